@@ -1,4 +1,4 @@
-"""Studies with networks of their own. They import the core, and never each other."""
+"""Studies with their own networks. They import the core, and never each other."""
 
 from convnext_study.studies import anytime, multipath, pruning
 

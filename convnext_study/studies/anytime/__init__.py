@@ -1,8 +1,8 @@
 """Anytime dense prediction with confidence adaptivity, a study on the same engine (no torch here).
 
 Liu, Xu, Wang, Darrell, Shelhamer: "Anytime Dense Prediction with Confidence Adaptivity", ICLR 2022,
-arXiv 2104.00749. A network answers at several exits, and computes further only at the positions
-where it is not yet confident. What the authors' code counts as saved is saved here in time too.
+arXiv 2104.00749. A network predicts at several exits, and continues only at the positions where it
+is not yet confident. Computation that the authors' code only counts as saved saves time here.
 """
 
 from convnext_study.imports import Study

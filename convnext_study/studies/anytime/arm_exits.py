@@ -19,14 +19,14 @@ from convnext_study.runs.records import Record
 
 Arms: TypeAlias = Mapping[str, Sequence[Record]]  # finished runs by arm
 ACCURACIES = {"miou": "mIoU", "pckh": "PCKh"}
-MEAN, LAST = 0, -1  # in the place of an exit: the mean over all, and the last of each arm
+MEAN, LAST = 0, -1  # instead of an exit's number: the mean over all exits, and each arm's last
 
 
 @dataclass(frozen=True)
 class ArmExit:
     """An arm's finished runs at one of its exits, from 1, or at `MEAN` or `LAST`.
 
-    ``milliseconds`` to the exit are of one core, where they were measured.
+    ``milliseconds`` to the exit are on one core, where they were measured.
     """
 
     records: Sequence[Record]
@@ -50,14 +50,14 @@ class ArmExit:
 
     @cached_property
     def exits(self) -> int:
-        """How many exits answer in the arm."""
+        """The arm's number of exits."""
         metrics = results_of(self.records)[0].metrics
         return sum(name.startswith("macs_exit") for name in metrics)
 
     @cached_property
     def accuracy(self) -> str:
-        """The metric that says how right it is: ``miou``, or ``pckh`` where joints are found."""
-        return next(one for one in ACCURACIES if one in results_of(self.records)[0].metrics)
+        """The accuracy metric: ``miou``, or ``pckh`` for joints."""
+        return next(name for name in ACCURACIES if name in results_of(self.records)[0].metrics)
 
     def key(self, metric: str) -> str:
         """The name of a metric at this exit, in records."""
@@ -65,16 +65,14 @@ class ArmExit:
             return metric
         return f"{metric}_exit{self.exits if self.exit == LAST else self.exit}"
 
-    def mean(self, metric: str, everywhere: float | None = None) -> float:
-        """Of a metric over the seeds; ``everywhere``, if given, where a run has none of it."""
-        key, found = self.key(metric), [result.metrics for result in results_of(self.records)]
-        return fmean(
-            one[key].value if everywhere is None or key in one else everywhere for one in found
-        )
+    def mean(self, metric: str, default: float | None = None) -> float:
+        """Of a metric over the seeds, with ``default`` for runs that lack it."""
+        key, runs = self.key(metric), [result.metrics for result in results_of(self.records)]
+        return fmean(run[key].value if default is None or key in run else default for run in runs)
 
     @cached_property
     def compared(self) -> list[Record]:
-        """The records with the accuracy at this exit as primary metric, by one name for all."""
+        """The records with the accuracy at this exit as primary metric, by one common name."""
         name = self.accuracy
         metrics = [result.metrics[self.key(name)] for result in results_of(self.records)]
         return [
@@ -94,12 +92,12 @@ class ArmExit:
 
     @cached_property
     def interval(self) -> Interval | None:
-        """Of 95 % of the accuracy, for the choice of test images."""
+        """The 95 % interval of the accuracy, for the choice of test images."""
         return image_noise(results_of(self.compared)).interval
 
     @property
     def dense(self) -> int:
-        """Multiply-accumulates up to the exit where nothing is skipped."""
+        """Multiply-accumulates up to the exit with nothing skipped."""
         result = results_of(self.records)[0]
         return result.costs.get(f"exit{self.exit}", result.cost).macs
 
@@ -113,70 +111,70 @@ EXIT_NOTES = (
 )
 
 
-AtThreshold: TypeAlias = tuple[float, ArmExit]  # a threshold, and the network's last exit at it
+AtThreshold: TypeAlias = tuple[float, ArmExit]  # a threshold, and a network's last exit with it
 
 
 def all_exits(arms: Arms, times: Mapping[str, Sequence[float]]) -> list[ArmExit]:
     """Every exit of every arm; ``times`` are milliseconds to each exit, by arm."""
-    found = []
+    exits = []
     for arm, records in arms.items():
-        exits = range(1, ArmExit(records, LAST).exits + 1)
-        measured: Sequence[float | None] = times.get(arm) or [None] * len(exits)
-        found += [ArmExit(records, exit, ms) for exit, ms in zip(exits, measured, strict=True)]
-    return found
+        numbers = range(1, ArmExit(records, LAST).exits + 1)
+        measured: Sequence[float | None] = times.get(arm) or [None] * len(numbers)
+        exits += [ArmExit(records, i, ms) for i, ms in zip(numbers, measured, strict=True)]
+    return exits
 
 
-def exits_table(exits: Sequence[ArmExit], backbone: str, end: str = "") -> Table[ArmExit]:
+def exits_table(exits: Sequence[ArmExit], backbone: str, suffix: str = "") -> Table[ArmExit]:
     """Every exit of every arm on a backbone."""
     name = exits[0].accuracy
     columns: list[Column[ArmExit]] = [
-        Column("arm", "arm", lambda one: one.arm, "text", screen=False),
-        Column("label", "arm", lambda one: one.label, "text"),
-        Column("exit", "exit", lambda one: one.exit, format=str),
+        Column("arm", "arm", lambda row: row.arm, "text", screen=False),
+        Column("label", "arm", lambda row: row.label, "text"),
+        Column("exit", "exit", lambda row: row.exit, format=str),
         Column(
             name,
             f"{ACCURACIES[name]} %",
-            lambda one: fmean(one.values),
-            cell=lambda one: mean_std(fmean(one.values), one.std),
+            lambda row: fmean(row.values),
+            cell=lambda row: mean_std(fmean(row.values), row.std),
         ),
-        Column("std", "std", lambda one: one.std, screen=False),
-        Column("ci", "95 %, images", lambda one: one.interval, "interval", format=level_interval),
-        Column("dense", "MACs, dense", lambda one: one.dense, prefixed=True),
-        Column("macs", "at masks", lambda one: one.mean("macs"), prefixed=True),
-        Column("computed", "computed %", lambda one: one.mean("computed", 100.0), format=digits(1)),
-        Column("ece", "ECE %", lambda one: one.mean("ece") if one.accuracy == "miou" else None),
-        Column("milliseconds", "ms", lambda one: one.milliseconds),
+        Column("std", "std", lambda row: row.std, screen=False),
+        Column("ci", "95 %, images", lambda row: row.interval, "interval", format=level_interval),
+        Column("dense", "MACs, dense", lambda row: row.dense, prefixed=True),
+        Column("macs", "at masks", lambda row: row.mean("macs"), prefixed=True),
+        Column("computed", "computed %", lambda row: row.mean("computed", 100.0), format=digits(1)),
+        Column("ece", "ECE %", lambda row: row.mean("ece") if row.accuracy == "miou" else None),
+        Column("milliseconds", "ms", lambda row: row.milliseconds),
     ]
     title = f"Every exit of every arm: {backbone}"
-    return Table(f"anytime_exits{end}", title, columns, exits, EXIT_NOTES)
+    return Table(f"anytime_exits{suffix}", title, columns, exits, EXIT_NOTES)
 
 
-def thresholds_table(swept: Sequence[AtThreshold], end: str = "") -> Table[AtThreshold]:
+def thresholds_table(rows: Sequence[AtThreshold], suffix: str = "") -> Table[AtThreshold]:
     """Accuracy and MACs of each exit of one trained network at each threshold."""
-    network = swept[0][1]
+    network = rows[0][1]
 
-    def at_exit(one: AtThreshold, name: str, exit: int) -> float:
-        return ArmExit(one[1].records, exit).mean(name)
+    def at_exit(row: AtThreshold, name: str, exit: int) -> float:
+        return ArmExit(row[1].records, exit).mean(name)
 
     columns: list[Column[AtThreshold]] = [
-        Column("threshold", "threshold", lambda one: one[0], format="{:g}".format)
+        Column("threshold", "threshold", lambda row: row[0], format="{:g}".format)
     ]
-    for name, words in ((network.accuracy, ACCURACIES[network.accuracy]), ("macs", "MACs")):
+    for name, heading in ((network.accuracy, ACCURACIES[network.accuracy]), ("macs", "MACs")):
         for exit in range(1, network.exits + 1):
             value = partial(at_exit, name=name, exit=exit)
-            about = (f"{name}_exit{exit}", f"{words}, exit {exit}", value)
-            columns.append(Column(*about, prefixed=name == "macs"))
+            spec = (f"{name}_exit{exit}", f"{heading}, exit {exit}", value)
+            columns.append(Column(*spec, prefixed=name == "macs"))
     last, title = f"95 %, exit {network.exits}", "One trained network at each threshold"
     columns.append(
-        Column("ci", last, lambda one: one[1].interval, "interval", format=level_interval)
+        Column("ci", last, lambda row: row[1].interval, "interval", format=level_interval)
     )
     note = f"{network.label}, seed {network.records[0].run.seed}: trained at one of them, evaluated"
     note += " at each. MACs: means over the validation images. The interval: bootstrap over images."
-    return Table(f"anytime_thresholds{end}", title, columns, swept, notes=(note,))
+    return Table(f"anytime_thresholds{suffix}", title, columns, rows, notes=(note,))
 
 
 class Claim(NamedTuple):
-    """What one arm should gain over another, or a control, at each of some exits."""
+    """That one arm is better than another, or a control, at each of some exits."""
 
     words: str
     child: str
@@ -196,26 +194,26 @@ CLAIMS = (
 )
 
 
-def claims_table(arms: Arms, end: str = "") -> Table[PairTest[ArmExit]] | None:
-    """The claims that the runs allow to test, corrected for their number by Holm's method."""
+def claims_table(arms: Arms, suffix: str = "") -> Table[PairTest[ArmExit]] | None:
+    """Tests of the claims for which there are runs, corrected by Holm's method."""
     pairs = []
-    for words, *names, exits in CLAIMS:
+    for question, *names, exits in CLAIMS:
         for exit in exits if arms.keys() >= set(names) else ():
             child, parent = (ArmExit(arms[name], exit) for name in names)
             if exit <= min(child.exits, parent.exits):
-                pairs.append(Pair(child, parent, words))
+                pairs.append(Pair(child, parent, question))
     if not pairs:
         return None
-    tests = compare_pairs(pairs, lambda at: at.compared)
+    tests = compare_pairs(pairs, lambda arm_exit: arm_exit.compared)
     noise = (
         "One seed: nothing is tested, and intervals (bootstrap over images) cover the choice of "
         "test images only; claims about networks take several seeds."
-        if all(one.comparison.significant is None for one in tests)
+        if all(test.comparison.significant is None for test in tests)
         else "Welch's t test on seeds, of each exit; 'seeds and images' is the interval where test "
         "images are drawn anew too, from three shared seeds or more."
     )
-    about = "1 to 4: the paper's claims; CA should lose nothing over RH, and gain over the others. "
-    about += f"p after Holm's correction over {len(tests)} tests; intervals of each test alone."
+    text = "1 to 4: the paper's claims; CA should lose nothing over RH, and gain over the others. "
+    text += f"p after Holm's correction over {len(tests)} tests; intervals of each test alone."
     columns: list[Column[PairTest[ArmExit]]] = [
         Column("name", "name", _name, "text", screen=False),
         Column("claim", "claim", lambda test: test.question, "text"),
@@ -236,7 +234,7 @@ def claims_table(arms: Arms, end: str = "") -> Table[PairTest[ArmExit]] | None:
         ),
     ]
     title = "Claims and controls, on this data"
-    return Table(f"anytime_claims{end}", title, columns, tests, notes=(noise, about))
+    return Table(f"anytime_claims{suffix}", title, columns, tests, notes=(noise, text))
 
 
 def _name(test: PairTest[ArmExit]) -> str:

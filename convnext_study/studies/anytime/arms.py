@@ -1,7 +1,7 @@
-"""The networks that are compared, and their runs, by the data that is given.
+"""The networks that are compared, and their runs on some data.
 
 The arms are the paper's, and three controls of ours: smaller and larger networks with one exit,
-masks by chance, and exits that are there in training alone.
+random masks, and exits for training only.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from convnext_study.studies.anytime.spec import BATCHNORM_MOMENTUM, HRNETS, Anyt
 
 STUDY = BUILDER = TASK = "anytime"
 SIGNS, CANVAS, CITYSCAPES, MPII = "digit-signs", "digit-canvas", "cityscapes", "mpii"
-DEMONSTRATED = ("plain", "ee", "rh", "ca", "random")  # on signs: the paper's, and one control
+DEMONSTRATED = ("plain", "ee", "rh", "ca", "random")  # arms on signs: the paper's, and one control
 POSE_TASK, POSE_BACKBONE = "anytime-pose", "hrnet_w32"
-AUXILIARY = 0.4  # weight of exits for training alone, as of PSPNet's (Zhao et al., 2017)
+AUXILIARY = 0.4  # weight of exits for training only, as in PSPNet (Zhao et al., 2017)
 BACKGROUND = 0.5  # weight of the canvases' background in the loss
 
-SMALL_STEPS, WARMUP = 375, 1 / 6  # of the small recipe; the part of them that warms up
+SMALL_STEPS, WARMUP = 375, 1 / 6  # of the small recipe; the share that is warmup
 # Ours, for minutes on a laptop.
 SMALL = Recipe(
     name="anytime-small",
@@ -40,12 +40,12 @@ SMALL = Recipe(
     clip_grad=1.0,
     init="kaiming",
 )
-# Of signs, which have four times the pixels; chosen on `digit-signs:tune`.
+# For signs, which have four times the pixels; tuned on `digit-signs:tune`.
 SMALL_ON_SIGNS = SMALL.model_copy(
     update={"name": "anytime-signs", "lr": 1e-2, "lr_base_size": 8, "global_batch_size": 8}
 )
 
-# Of HRNet's authors for MPII (Sun et al., 2019), who use Adam: without decay AdamW is the same.
+# By HRNet's authors for MPII (Sun et al., 2019), who use Adam: without decay AdamW is the same.
 POSE = Recipe(
     name="anytime-pose",
     epochs=210,
@@ -65,8 +65,8 @@ class AnytimeArm:
     """A network of the comparison.
 
     ``label``, ``section`` and ``parent``, the arm that it is compared with, are for the table;
-    ``spec`` are fields of `AnytimeSpec`; ``exit_weights`` of each exit's loss; ``shares_of`` the
-    arm whose shares its random masks take; ``adopted``, whether the next arm continues from it.
+    ``spec`` are fields of `AnytimeSpec`; ``exit_weights`` weight the exits' losses; ``shares_of``
+    is the arm whose shares its random masks take; ``adopted``, whether the next arm extends it.
     """
 
     name: str
@@ -106,8 +106,8 @@ _WITH_EXITS = (
         adopted=False,
     ),
 )
-HEATMAPS = {"masks": "heatmap", "threshold": 0.05}  # what confidence means for joints; ours
-# Networks of one family: a backbone's smaller and larger relations.
+HEATMAPS = {"masks": "heatmap", "threshold": 0.05}  # confidence for joints; ours
+# A backbone's smaller and larger relatives.
 RELATIONS = {
     "hrnet_digits": {"narrow": "hrnet_digits_narrow", "wide": "hrnet_digits_wide"},
     "hrnet_w18_small_v2": {"wide": "hrnet_w48"},
@@ -115,28 +115,28 @@ RELATIONS = {
 
 
 def has_joints(data: str) -> bool:
-    """Whether data shows people with joints, for which the arms are ours."""
+    """Whether the data is people with joints, for which the arms are ours."""
     return data.partition(":")[0] in usages(JOINTS)
 
 
 def arms_of(backbone: str, *, joints: bool = False) -> tuple[AnytimeArm, ...]:
-    """The arms on a backbone: a short network with one exit where it has no smaller relation; where
-    joints are found one exit, EE, RH and CA."""
+    """The arms on a backbone, with a short one-exit network where it has no smaller relative; for
+    joints one exit, EE, RH and CA."""
 
-    def plain(size: str, words: str, parent: str | None = "plain", **spec: Any) -> AnytimeArm:
-        name, label = f"plain{size}", f"one exit{words}"
+    def plain(size: str, note: str, parent: str | None = "plain", **spec: Any) -> AnytimeArm:
+        name, label = f"plain{size}", f"one exit{note}"
         return AnytimeArm(name, label, _ONE, parent, spec, adopted=parent is None)
 
     relations = RELATIONS.get(backbone, {})
-    others = [
-        plain(f"_{size}", f", {size}", exits=[4], backbone=other)
-        for size, other in relations.items()
+    baselines = [
+        plain(f"_{size}", f", {size}", exits=[4], backbone=relation)
+        for size, relation in relations.items()
     ]
     if "narrow" not in relations:
-        others.append(plain("_short", ", after two stages", exits=[2], heads="original"))
+        baselines.append(plain("_short", ", after two stages", exits=[2], heads="original"))
     one_exit = plain("", "", None, exits=[4])
     if not joints:
-        return (one_exit, *others, *_WITH_EXITS)
+        return (one_exit, *baselines, *_WITH_EXITS)
     arms = {arm.name: replace(arm, task=POSE_TASK) for arm in (one_exit, *_WITH_EXITS)}
     return (arms["plain"], arms["ee"], arms["rh"], replace(arms["ca"], spec=HEATMAPS))
 
@@ -156,43 +156,43 @@ def runs_of(
         recipe: ``published``, ``small``, or a recipe's name or file. (default: published on
             Cityscapes and MPII, small elsewhere)
         changes: fields of the recipe.
-        backbones: as `AnytimeSpec` names them. (default: the small network of ours; on Cityscapes
-            the authors' smaller one, on MPII that of HRNet's authors)
+        backbones: as in `AnytimeSpec`. (default: our small network; on Cityscapes the authors'
+            smaller one, on MPII that of HRNet's authors)
 
-    Raises UserError, one line, for other data, for a recipe that cannot be used, for a backbone
-    that cannot be had, and for data that is not there where small is to know its epochs.
+    Raises UserError, one line, for other data, for an invalid recipe or backbone, and for missing
+    data where the small recipe needs its size.
     """
     scheme, joints = data.partition(":")[0], has_joints(data)
     if not joints:
         check_labels(data, OF_PIXELS)
         if scheme not in usages(OF_PIXELS):
-            near = did_you_mean(scheme, [*usages(OF_PIXELS), *usages(JOINTS)])
-            raise UserError(f"data {data!r}: unknown kind{near}")
+            hint = did_you_mean(scheme, [*usages(OF_PIXELS), *usages(JOINTS)])
+            raise UserError(f"data {data!r}: unknown kind{hint}")
     for backbone in backbones:
         _check_backbone(backbone)
-    theirs = {CITYSCAPES: str(published()["backbone"]["w18"]["timm"]), MPII: POSE_BACKBONE}
-    names = tuple(backbones) or (theirs.get(scheme, AnytimeSpec().backbone),)
+    defaults = {CITYSCAPES: str(published()["backbone"]["w18"]["timm"]), MPII: POSE_BACKBONE}
+    names = tuple(backbones) or (defaults.get(scheme, AnytimeSpec().backbone),)
     if recipe is None:
-        recipe = "published" if scheme in theirs else "small"
+        recipe = "published" if scheme in defaults else "small"
     if recipe == "small":
-        chosen = small_recipe(data, changes)
+        base = small_recipe(data, changes)
     elif recipe == "published":
-        chosen = POSE if joints else published_recipe()
+        base = POSE if joints else published_recipe()
     else:
-        chosen = get_recipe(recipe)
-    settings = chosen.replace(**(changes or {})).model_dump(mode="json")
-    found = []
+        base = get_recipe(recipe)
+    settings = base.replace(**(changes or {})).model_dump(mode="json")
+    runs = []
     for seed in seeds:
-        for place, backbone in enumerate(names):
+        for i, backbone in enumerate(names):
             keys: dict[str, str] = {}
-            end = "" if len(names) == 1 else f"_{backbone}"
+            suffix = "" if len(names) == 1 else f"_{backbone}"
             arms = arms_of(backbone, joints=joints)
             if scheme == SIGNS:
                 arms = tuple(arm for arm in arms if arm.name in DEMONSTRATED)
-            for order, arm in enumerate(arms, 100 * place):
+            for order, arm in enumerate(arms, 100 * i):
                 run = Run(
                     study=STUDY,
-                    name=arm.name + end,
+                    name=arm.name + suffix,
                     model=_model(arm, backbone, data),
                     recipe=settings,
                     data=data,
@@ -203,22 +203,22 @@ def runs_of(
                         "backbone": backbone,
                         "regime": "anytime",
                         "row": arm.name,
-                        "label": arm.label + (f", {backbone}" if end else ""),
+                        "label": arm.label + (f", {backbone}" if suffix else ""),
                         "order": order,
                         "adopted": arm.adopted,
-                        "parent": arm.parent and arm.parent + end,
+                        "parent": arm.parent and arm.parent + suffix,
                         "section": arm.section,
                         "published": False,
                     },
                 )
                 keys[arm.name] = run.key
-                found.append(run)
-    return found
+                runs.append(run)
+    return runs
 
 
 @lru_cache
 def _check_backbone(name: str) -> None:
-    """Build its network without weights: better now than in every run. Raises SpecError."""
+    """Build its network without weights, to fail before the runs do. Raises SpecError."""
     import torch
 
     from convnext_study.studies.anytime.network import AnytimeNet
@@ -228,8 +228,8 @@ def _check_backbone(name: str) -> None:
 
 
 def small_recipe(data: str, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """`SMALL`, or `SMALL_ON_SIGNS`, for as many epochs as make its steps, of however few images,
-    unless epochs are among the ``changes``. Raises DataError for data that is not there."""
+    """`SMALL`, or `SMALL_ON_SIGNS`, with epochs that make `SMALL_STEPS` steps for any number of
+    images, unless ``changes`` has epochs. Raises DataError for missing data."""
     recipe = SMALL_ON_SIGNS if data.startswith(SIGNS) else SMALL
     if changes and "epochs" in changes:
         return recipe
@@ -249,10 +249,10 @@ def _training_images(data: str) -> int:
 def published_recipe() -> Recipe:
     """The authors' recipe for Cityscapes; none is stated for MPII."""
     stated = published()["recipe"]
-    same = ("epochs", "optimizer", "lr", "momentum", "weight_decay")
+    fields = ("epochs", "optimizer", "lr", "momentum", "weight_decay")
     return Recipe(
         name="anytime-published",
-        **{field: stated[field] for field in same},
+        **{field: stated[field] for field in fields},
         lr_base_size=stated["global_batch"],
         global_batch_size=stated["global_batch"],
         weight_decay_1d=True,
@@ -264,7 +264,7 @@ def published_recipe() -> Recipe:
 
 def _model(arm: AnytimeArm, backbone: str, data: str) -> ModelRef:
     fields: dict[str, Any] = {"backbone": backbone, "head_momentum": BATCHNORM_MOMENTUM, **arm.spec}
-    if data.startswith((CITYSCAPES, MPII)):  # of ours and of the road map there are no weights
+    if data.startswith((CITYSCAPES, MPII)):  # ours and the road map's have no weights
         name = fields["backbone"]
         fields["pretrained"] = name not in HRNETS and not name.startswith("roadmap_")
     spec = AnytimeSpec.from_dict(fields)

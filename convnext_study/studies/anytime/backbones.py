@@ -1,8 +1,8 @@
 """Backbones that are run stage by stage, HRNet and any of timm, and the heads of the exits.
 
-HRNet (Wang et al., 2019) is made of timm's modules, which are the ImageNet networks of the same
-authors: same layers, names and parameters. One difference to the segmentation networks: their
-fusion upsamples by nearest neighbour. Here it is bilinear, and BatchNorm's momentum 0.01.
+HRNet (Wang et al., 2019) uses timm's modules, which are the same authors' ImageNet networks, with
+the same layers, names and parameters. Unlike the segmentation networks, their fusion upsamples by
+nearest neighbour: here it is bilinear, and BatchNorm's momentum is 0.01.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 STAGES = 4  # of an HRNet
 STRIDE = 32  # of its lowest branch
-LEAST_STRIDE = 4  # larger maps, as after a ResNet's first convolution, get no exit
+LEAST_STRIDE = 4  # maps with a smaller one, as after a ResNet's first convolution, get no exit
 _STAGE_1 = ("conv1", "bn1", "act1", "conv2", "bn2", "act2", "layer1")
 # In the authors' released checkpoints.
 _HEAD = re.compile(r"(?:exit(?P<exit>\d)|last_layer)\.(?P<layer>\d+)(?P<rest>\..+)")
-LAST = "4"  # the exit that they call the last layer
-LAYERS_A_STEP = 4  # in their flex heads: resizing, convolution, BatchNorm, ReLU
+LAST = "4"  # the exit that they name ``last_layer``
+LAYERS_PER_STEP = 4  # in their flex heads: resizing, convolution, BatchNorm, ReLU
 
 
 class HRNet(nn.Module):
     """A stem to 1/4 of the resolution, and up to four stages of parallel branches.
 
-    Modules are taken over from timm's ``net``, with its names, so that its checkpoints load.
-    Branches are lists of maps, at 1/4, 1/8, 1/16 and 1/32.
+    Modules are those of timm's ``net``, with their names, so that its checkpoints load. Branches
+    are lists of maps, at 1/4, 1/8, 1/16 and 1/32.
     """
 
     total_stages = STAGES
@@ -60,10 +60,10 @@ class HRNet(nn.Module):
         self.exit_channels = (first, *later)[:stages]
 
     def run_stage(self, stage: int, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Stage 1, after the stem, maps an image (N, in_chans, H, W) to one branch at 1/4; a later
-        one, with the transition before it, branches to one branch more.
+        """Stage 1, with the stem, maps images (N, in_chans, H, W) to one branch at 1/4; a later
+        one, with the transition before it, adds a branch.
 
-        Raises UserError for an image whose sides do not divide by 32.
+        Raises UserError for an image whose sides are not divisible by 32.
         """
         if stage == 1:
             (x,) = maps
@@ -78,15 +78,15 @@ class HRNet(nn.Module):
             return [x]
         transition, modules = self.modules_of(stage)
         assert isinstance(transition, nn.ModuleList)  # noqa: S101
-        entered = [
+        inputs = [
             maps[branch] if isinstance(layer, nn.Identity) else layer(maps[-1])
             for branch, layer in enumerate(transition)
         ]
-        found: list[Tensor] = modules(entered)
-        return found
+        outputs: list[Tensor] = modules(inputs)
+        return outputs
 
     def modules_of(self, stage: int) -> list[nn.Module]:
-        """What `run_stage` runs for this stage."""
+        """The modules that `run_stage` runs for this stage."""
         return [self.get_submodule(name) for name in _names_of(stage)]
 
     def exit_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -95,12 +95,12 @@ class HRNet(nn.Module):
 
 
 class StagedBackbone(nn.Module):
-    """timm's ``features_only`` form of a model, run up to one stage at a time.
+    """timm's ``features_only`` form of a model, run one stage at a time.
 
     As HRNet's exits see all of its branches, those of this backbone see the maps of all stages so
-    far, the largest first. Masks rule its convolutions; linear layers and attention, if it has
-    any, are computed whole, and counted so. ``net`` holds the layers in the order in which they
-    run; ``total_stages`` with an exit are in the whole model.
+    far, the largest first. Masks apply to its convolutions; linear layers and attention, if any,
+    are computed at all positions, and counted so. ``net`` contains the layers in the order in which
+    they run; ``total_stages`` is the number of stages with an exit in the full model.
     """
 
     def __init__(self, net: FeatureListNet, total_stages: int) -> None:
@@ -124,13 +124,13 @@ class StagedBackbone(nn.Module):
         return [x] if stage == 1 else [*maps, x]
 
     def modules_of(self, stage: int) -> list[nn.Module]:
-        """What `run_stage` runs for this stage."""
+        """The modules that `run_stage` runs for this stage."""
         return [self.net[name] for name in self._layers[stage - 1]]
 
     def exit_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The maps that a head sees, (N, channels, h, w), the largest first."""
         if self.net.output_fmt == "NHWC":
-            return [one.permute(0, 3, 1, 2) for one in maps]
+            return [x.permute(0, 3, 1, 2) for x in maps]
         return list(maps)
 
 
@@ -140,8 +140,8 @@ Backbone = HRNet | StagedBackbone
 def make_backbone(spec: AnytimeSpec, in_chans: int = 3, drop_path_rate: float = 0.0) -> Backbone:
     """The backbone of a spec, with the stages that its exits need.
 
-    Raises SpecError for one that cannot be had: an unknown name, weights of a network of ours, a
-    model whose features cannot be had stage by stage, more stages than it has.
+    Raises SpecError for an unknown name, weights of a network of ours, a model whose features
+    cannot be computed stage by stage, and more stages than it has.
     """
     name, stages = spec.backbone, spec.exits[-1]
     if not name.startswith("hrnet_"):
@@ -154,10 +154,10 @@ def make_backbone(spec: AnytimeSpec, in_chans: int = 3, drop_path_rate: float = 
         return HRNet(_our_hrnet(HRNETS[name], in_chans), stages)
     import timm
 
-    known = timm.list_models("hrnet_*")
-    if name not in known:
-        raise SpecError(f"backbone {name}: unknown{did_you_mean(name, [*HRNETS, *known])}")
-    # The classification head is left behind.
+    models = timm.list_models("hrnet_*")
+    if name not in models:
+        raise SpecError(f"backbone {name}: unknown{did_you_mean(name, [*HRNETS, *models])}")
+    # `HRNet` leaves out the classification head.
     return HRNet(timm.create_model(name, pretrained=spec.pretrained, in_chans=in_chans), stages)
 
 
@@ -181,7 +181,7 @@ def _our_hrnet(size: HRNetSize, in_chans: int) -> HighResolutionNet:
             "fuse_method": "SUM",
         }
     net = HighResolutionNet(cfg, in_chans=in_chans, head="")
-    # timm's stem ends in 64 channels whatever its configuration says.
+    # timm's stem ends in 64 channels, whatever its configuration.
     net.conv2 = nn.Conv2d(size.stem, size.stem, 3, stride=2, padding=1, bias=False)
     net.bn2 = nn.BatchNorm2d(size.stem)
     net.layer1 = net._make_layer(Bottleneck, size.stem, size.bottleneck, size.stage1_blocks)
@@ -190,27 +190,27 @@ def _our_hrnet(size: HRNetSize, in_chans: int) -> HighResolutionNet:
 
 
 def _staged(spec: AnytimeSpec, in_chans: int, drop_path_rate: float) -> StagedBackbone:
-    """The first stages of a model that timm knows."""
+    """The first stages of a timm model."""
     import timm
     import torch
 
     name, stages = spec.backbone, spec.exits[-1]
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=1) or ["convnext_atto"]
-        raise SpecError(f"backbone {name}: timm has no such model; did you mean {near[0]}?")
+        close = difflib.get_close_matches(name, timm.list_models(), n=1) or ["convnext_atto"]
+        raise SpecError(f"backbone {name}: timm has no such model; did you mean {close[0]}?")
     keywords: dict[str, Any] = {"features_only": True, "in_chans": in_chans}
     if name.startswith("convnext"):
         keywords["conv_mlp"] = True  # the same network, in convolutions that can be masked
     with torch.device("meta"):
         strides = _features(name, keywords).feature_info.reduction()
-    least = min(LEAST_STRIDE, strides[-1] // 4)  # networks for small images have small strides
-    chosen = [index for index, stride in enumerate(strides) if stride >= least]
-    if stages > len(chosen):
-        raise SpecError(f"exits: there is no exit {stages}; {name} has {len(chosen)} stages")
+    min_stride = min(LEAST_STRIDE, strides[-1] // 4)  # networks for small images have small strides
+    indices = [index for index, stride in enumerate(strides) if stride >= min_stride]
+    if stages > len(indices):
+        raise SpecError(f"exits: there is no exit {stages}; {name} has {len(indices)} stages")
     if drop_path_rate:
         keywords["drop_path_rate"] = drop_path_rate
-    keywords |= {"pretrained": spec.pretrained, "out_indices": chosen[:stages]}
-    return StagedBackbone(_features(name, keywords), len(chosen))
+    keywords |= {"pretrained": spec.pretrained, "out_indices": indices[:stages]}
+    return StagedBackbone(_features(name, keywords), len(indices))
 
 
 def _features(name: str, keywords: dict[str, Any]) -> FeatureListNet:
@@ -244,23 +244,23 @@ def original_head(channels: int, classes: int) -> nn.Sequential:
 
 
 class FlexHead(nn.Module):
-    """A redesigned head (RH) that sees context at little cost: pooled down step by step, and up.
+    """A redesigned head (RH) that sees context cheaply: pooled down step by step, and back up.
 
     Before every 1x1 convolution (with bias) the map is halved by 2x2 average pooling, or doubled
     bilinearly; BatchNorm and ReLU follow each but the last. Maps (N, channels, h, w) to logits
-    (N, classes, h, w). Where a side is odd, pooling rounds up and the way back ends at the same
-    side; the authors' form needs sides that divide by ``2 ** poolings``, how often the map is
-    halved. ``width``: channels inside.
+    (N, classes, h, w). ``poolings`` is how often the map is halved, ``width`` the hidden channels.
+    Pooling rounds odd sides up, and upsampling restores them; the authors' form needs sides that
+    are divisible by ``2 ** poolings``.
     """
 
     def __init__(self, channels: int, width: int, classes: int, poolings: int) -> None:
         super().__init__()
         self.poolings = poolings
-        inside = [width] * (2 * poolings - 1)
+        hidden = [width] * (2 * poolings - 1)
         self.convs = nn.ModuleList(
-            nn.Conv2d(c_in, c_out, 1) for c_in, c_out in pairwise([channels, *inside, classes])
+            nn.Conv2d(c_in, c_out, 1) for c_in, c_out in pairwise([channels, *hidden, classes])
         )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(c_out) for c_out in inside)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(c_out) for c_out in hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, h, w) to logits of the same size."""
@@ -268,7 +268,7 @@ class FlexHead(nn.Module):
         return self.after_convolution(first, (x.shape[-2], x.shape[-1]))
 
     def after_convolution(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """The rest for the first convolution's output, for a map of height and width ``size``."""
+        """Logits from the first convolution's output, for a map of height and width ``size``."""
         sizes = [size]
         for step, conv in enumerate(self.convs):
             if 0 < step < self.poolings:
@@ -284,20 +284,20 @@ class FlexHead(nn.Module):
 
 
 def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize maps bilinearly, corners not aligned, as the authors do everywhere."""
+    """Resize maps bilinearly, without aligned corners, as the authors do everywhere."""
     if (x.shape[-2], x.shape[-1]) == size:
         return x
-    if x.is_meta:  # only the size is wanted, and torch takes 45 ms to find it
+    if x.is_meta:  # only the size is needed, and torch takes 45 ms to compute it
         return x.new_empty((*x.shape[:2], *size))
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
 def rename_released(net: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Give the weights of a checkpoint of the authors' the names of an `AnytimeNet`, in place.
+    """Rename the weights of the authors' checkpoints to those of an `AnytimeNet`, in place.
 
-    A hook before `load_state_dict`: other checkpoints are left as they are. The authors keep a
-    network under ``model.``, beside its loss; each of their masked convolutions also keeps the
-    fill's distances, which are constants.
+    A hook before `load_state_dict`, which ignores other checkpoints. The authors store a network
+    under ``model.``, beside its loss; each of their masked convolutions also stores the fill's
+    distances, which are constants.
     """
     if not any("last_layer." in name for name in state):
         return
@@ -312,11 +312,11 @@ def rename_released(net: nn.Module, state: dict[str, Any], prefix: str, *_: Any)
 
 
 def _ours(net: nn.Module, name: str) -> str:
-    if not (found := _HEAD.fullmatch(name)):
+    if not (match := _HEAD.fullmatch(name)):
         return f"backbone.{name}"
-    head = f"heads.{found['exit'] or LAST}"
-    layer, rest = int(found["layer"]), found["rest"]
+    head = f"heads.{match['exit'] or LAST}"
+    layer, rest = int(match["layer"]), match["rest"]
     if isinstance(net.get_submodule(head), FlexHead):
-        step, place = divmod(layer, LAYERS_A_STEP)
-        return f"{head}.{('', 'convs', 'norms')[place]}.{step}{rest}"
+        step, kind = divmod(layer, LAYERS_PER_STEP)
+        return f"{head}.{('', 'convs', 'norms')[kind]}.{step}{rest}"
     return f"{head}.{layer}{rest}"

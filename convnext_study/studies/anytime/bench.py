@@ -1,6 +1,6 @@
 """How much time skipping saves, for ``convnext-study bench --parts anytime``.
 
-Three forms of one network take turns, so that a machine that gets busier slows all of them.
+Three forms of one network take turns, so that other load on the machine slows all of them.
 """
 
 from __future__ import annotations
@@ -43,35 +43,35 @@ SIZES = {"hrnet_w18_small_v2": (512, 1024), "hrnet_w48": (512, 1024)}
 SMALL_SIZE = (128, 128)  # of the embedded data
 CLASSES = 19
 
-REGION = 16  # side of what a random mask keeps or skips as one, in positions of the largest map
+REGION = 16  # side of a random mask's regions, in positions of the largest map
 
 Row = dict[str, Any]
 
 
 def measure(settings: Settings, report: Callable[[str], None]) -> list[Row]:
-    """What ``convnext-study bench --parts anytime`` measures: a row for each network and share.
+    """The rows of ``convnext-study bench --parts anytime``, one per network and share.
 
-    By default the embedded network and the authors' smaller one; on a CPU with one thread that
-    thread's own time. Raises SpecError for a network that cannot be built.
+    By default of the embedded network and the authors' smaller one; with one CPU thread, of its
+    processor time. Raises SpecError for a network that cannot be built.
     """
-    alone = settings.device == "cpu" and settings.threads == 1
+    own_time = settings.device == "cpu" and settings.threads == 1
     names = settings.networks or NETWORKS[: 1 if settings.quick else None]
     kernels = build_name() if settings.device == "cpu" else None
-    found = []
+    results = []
     for name in names:
         size = settings.image_size or SIZES.get(name, SMALL_SIZE)
         net = AnytimeNet(AnytimeSpec(backbone=name, masks="confidence"), num_classes=CLASSES)
         x = torch.randn(settings.batch_size or 1, net.in_chans, *size, device=settings.device)
-        clock = time.process_time if alone else time.perf_counter
+        clock = time.process_time if own_time else time.perf_counter
         shares = QUICK if settings.quick else SKIPPED
-        about = {"network": name, "image_size": list(size), "batch": len(x), "kernels": kernels}
-        about["clock"] = "process" if alone else "wall"
+        common = {"network": name, "image_size": list(size), "batch": len(x), "kernels": kernels}
+        common["clock"] = "process" if own_time else "wall"
         rows = []
         for row in compare(net, x, shares, settings.repeats, clock):
             report(f"{name}, {row['skipped']:.0%} skipped")
-            rows.append(about | row)
-        found += [row | {"pays_from": pays_from(rows)} for row in rows]
-    return found
+            rows.append(common | row)
+        results += [row | {"pays_from": pays_from(rows)} for row in rows]
+    return results
 
 
 def compare(
@@ -79,24 +79,23 @@ def compare(
 ) -> Iterator[Row]:
     """Time every exit of a masked network on images at each share of skipped positions.
 
-    A row's values are for each exit:
-    ``milliseconds`` by form, medians; ``time_left``, skipped over dense, turn by turn;
-    ``macs_left``, what the authors' rule counts, over the dense network's. Raises ValueError for a
-    network without masks.
+    A row's values are per exit: ``milliseconds`` by form, medians; ``time_left``, skipped over
+    dense, turn by turn; ``macs_left``, MACs by the authors' rule over the dense network's. Raises
+    ValueError for a network without masks.
     """
     if not net.segments:
         raise ValueError("the network has no masks: nothing can be skipped")
     x = x.to(memory_format=torch.channels_last)
-    plain = AnytimeNet(
+    unmasked = AnytimeNet(
         net.spec.replace(masks="none", random_shares=[]), num_classes=net.num_classes
     )
     forms = {
-        "dense": accelerated(plain, skip=False).to(x.device),
+        "dense": accelerated(unmasked, skip=False).to(x.device),
         "masked": accelerated(net, skip=False).to(x.device),
         "skipped": accelerated(net).to(x.device),
     }
     layers = net.layer_costs((x.shape[1], x.shape[2], x.shape[3]))
-    dense = exit_macs(layers)
+    dense_macs = exit_macs(layers)
     for share in shares:
         with torch.inference_mode():
             height, width = next(forms["dense"].run(x)).logits.shape[-2:]
@@ -109,8 +108,8 @@ def compare(
             for run in runs.values():
                 run()
             turns = interleave(runs, repeats)
-        times = {name: list(zip(*of, strict=True)) for name, of in turns.items()}
-        left = exit_macs(layers, [None, *masks])
+        times = {name: list(zip(*turn, strict=True)) for name, turn in turns.items()}
+        macs_left = exit_macs(layers, [None, *masks])
         yield {
             "skipped": share,
             "milliseconds": {
@@ -121,7 +120,7 @@ def compare(
                 ratio(*pair).to_dict()
                 for pair in zip(times["skipped"], times["dense"], strict=True)
             ],
-            "macs_left": [one / all for one, all in zip(left, dense, strict=True)],
+            "macs_left": [macs / full for macs, full in zip(macs_left, dense_macs, strict=True)],
         }
 
 
@@ -130,48 +129,48 @@ def laps(
 ) -> list[float]:
     """Seconds from the start of ``run``, which is called once, to each of the items that it yields.
 
-    As ``clock``, `time.process_time` counts this process alone, on a machine that others use too;
-    it is read once the ``device`` is done.
+    With `time.process_time` as ``clock`` other processes do not count; the clock is read once the
+    ``device`` is done.
     """
-    kind = "cpu" if device is None else device.type
-    wait(kind)
-    began = clock()
-    found: list[float] = []
+    device_type = "cpu" if device is None else device.type
+    wait(device_type)
+    start = clock()
+    seconds: list[float] = []
     for _ in run():
-        wait(kind)
-        found.append(clock() - began)
-    return found
+        wait(device_type)
+        seconds.append(clock() - start)
+    return seconds
 
 
 def coherent_mask(share: float, size: tuple[int, int], count: int = 1) -> Tensor:
-    """A random mask (count, 1, h, w) whose computed positions come in regions, as real ones do.
+    """A random mask (count, 1, h, w) whose computed positions form regions, as in real masks.
 
-    ``share`` of positions of each image are computed; one at least, unless it is 0.
+    ``share`` of positions of each image are computed; at least one, unless it is 0.
     """
     generator = torch.Generator().manual_seed(0)
     coarse = [max(2, side // REGION) for side in size]
     noise = F.interpolate(torch.randn(count, 1, *coarse, generator=generator), size, mode="bicubic")
-    order = noise.flatten(1).argsort(dim=1).argsort(dim=1)
-    wanted = max(1, round(share * order.shape[1])) if share > 0 else 0
-    return (order < wanted).view(count, 1, *size)
+    ranks = noise.flatten(1).argsort(dim=1).argsort(dim=1)
+    n_computed = max(1, round(share * ranks.shape[1])) if share > 0 else 0
+    return (ranks < n_computed).view(count, 1, *size)
 
 
 def pays_from(rows: Sequence[Row]) -> float | None:
-    """The share of skipped positions from which the last exit comes sooner than without masks.
+    """The share of skipped positions from which the last exit is faster than without masks.
 
-    On a straight line between the two shares around it; None if it never does.
+    Interpolated linearly between the measured shares; None if it never is.
     """
     excess = sorted((row["skipped"], row["time_left"][-1]["median"] - 1) for row in rows)
     if excess[0][1] <= 0:
         return float(excess[0][0])
-    for (low, above), (high, below) in pairwise(excess):
-        if below <= 0:
-            return float(low + (high - low) * above / (above - below))
+    for (low, before), (high, after) in pairwise(excess):
+        if after <= 0:
+            return float(low + (high - low) * before / (before - after))
     return None
 
 
 def table(rows: Sequence[Row]) -> Table[Row]:
-    """What was measured, to the last exit."""
+    """The measurements of the last exit."""
 
     def last(row: Row, form: str) -> float:
         return float(row["milliseconds"][form][-1])

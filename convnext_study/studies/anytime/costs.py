@@ -1,4 +1,4 @@
-"""What every exit of the published networks costs, for ``convnext-study cost --study anytime``."""
+"""The cost of each exit of the published networks, for ``convnext-study cost --study anytime``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTES = (
     "= all counts are those worked out by hand from the sources. Joints: networks of ours on the "
     "backbone that HRNet's authors use for MPII; none is published.",
 )
-# One exit, EE and RH for joints: of ours, nothing of them is published.
+# One exit, EE and RH for joints: ours, without published figures.
 POSE = [
     {"name": f"w32-pose-{name}", "label": f"HRNet-W32, joints, {words}", "input": [256, 256]} | more
     for name, words, more in (
@@ -30,11 +30,11 @@ POSE = [
 
 
 class CountedExit(NamedTuple):
-    """An exit's counts, for one image, beside what the authors print of it, if anything.
+    """An exit's counts, for one image, beside the authors' printed figures, if any.
 
     ``network`` is the row of ``published.toml``; ``macs`` and ``params`` are up to the exit, with
-    the heads of the exits before; ``as_counted`` is whether all are the file's, to the last digit;
-    None where it has none.
+    the heads of the exits before; ``as_counted`` is whether all equal the file's exactly; None
+    where it has none.
     """
 
     network: dict[str, Any]
@@ -54,20 +54,20 @@ class CountedExit(NamedTuple):
 
     @property
     def erratum(self) -> str | None:
-        """What is known of a printed figure, to its one decimal, that the authors' own code does
-        not give."""
-        wrong = self.printed_gflops is not None and round(self.gimac, 1) != self.printed_gflops
-        return _printed(self.network).get("erratum") if wrong else None
+        """An explanation, if known, of a printed figure that differs, to its one decimal, from the
+        count of the authors' own code."""
+        differs = self.printed_gflops is not None and round(self.gimac, 1) != self.printed_gflops
+        return _printed(self.network).get("erratum") if differs else None
 
 
 def counted_networks() -> list[dict[str, Any]]:
-    """Every network that the authors' code builds, with four exits first, then the plain ones; and
-    those for joints."""
+    """Every network that the authors' code builds, those with four exits first, then the plain
+    ones; and those for joints."""
     return [*published()["count"], *published()["baseline"], *POSE]
 
 
 def spec_of(network: dict[str, Any]) -> AnytimeSpec:
-    """The network of a published count."""
+    """The spec of a row of ``published.toml`` or `POSE`."""
     return AnytimeSpec(
         backbone=published()["backbone"][network["backbone"]]["timm"]
         if "backbone" in network
@@ -79,7 +79,7 @@ def spec_of(network: dict[str, Any]) -> AnytimeSpec:
 
 
 def counted(network: dict[str, Any]) -> list[CountedExit]:
-    """Every exit of a published network, counted on a network without weights."""
+    """Every exit of a network, counted on a network without weights."""
     import torch
 
     from convnext_study.studies.anytime.network import AnytimeNet
@@ -88,9 +88,9 @@ def counted(network: dict[str, Any]) -> list[CountedExit]:
         net = AnytimeNet(spec_of(network), num_classes=CLASSES if "macs" in network else JOINTS)
     image = (3, *network["input"])
     exits = net.exit_costs(image)
-    ours = {
-        "macs": [one.macs for one in exits],
-        "params_to_exit": [one.params for one in exits],
+    counts = {
+        "macs": [cost.macs for cost in exits],
+        "params_to_exit": [cost.params for cost in exits],
         "head_macs": [
             sum(layer.macs for layer in added if layer.name.startswith("heads."))
             for added in net.layer_costs(image)
@@ -99,18 +99,18 @@ def counted(network: dict[str, Any]) -> list[CountedExit]:
             sum(weight.numel() for weight in head.parameters()) for head in net.heads.values()
         ],
     }
-    same = None
+    matches = None
     if "macs" in network:
-        plain = {"macs": [network["macs"]], "params_to_exit": [network["params"]]}
-        stated = network if "heads" in network else plain
-        same = all(found == stated.get(name, found) for name, found in ours.items())
+        expected_plain = {"macs": [network["macs"]], "params_to_exit": [network["params"]]}
+        expected = network if "heads" in network else expected_plain
+        matches = all(values == expected.get(name, values) for name, values in counts.items())
     printed = [_printed(network).get(name, [None] * 4) for name in ("gimac_printed", "miou")]
-    each = zip(net.exits, *ours.values(), *printed, strict=False)
-    return [CountedExit(network, same, *one) for one in each]
+    rows = zip(net.exits, *counts.values(), *printed, strict=False)
+    return [CountedExit(network, matches, *row) for row in rows]
 
 
 def cost_tables() -> list[Table[Any]]:
-    """One table of all exits, and what is known of the figures that no code gives."""
+    """One table of all exits, with notes on printed figures that differ from the counts."""
     rows = [row for network in counted_networks() for row in counted(network)]
     columns: list[Column[CountedExit]] = [
         Column("network", "network", lambda row: row.network["label"], "text"),
@@ -122,7 +122,7 @@ def cost_tables() -> list[Table[Any]]:
         Column("printed_gflops", "printed", lambda row: row.printed_gflops, format=digits(1)),
         Column("head_params", "head params", lambda row: row.head_params, screen=False),
         Column("head_macs", "head MACs", lambda row: row.head_macs, screen=False),
-        Column("as_counted", "", _mark, "text"),
+        Column("as_counted", "", _match_mark, "text"),
         Column("printed_miou", "mIoU %", lambda row: row.printed_miou, format=digits(2)),
         Column("name", "name", lambda row: row.network["name"], "text", screen=False),
         Column(
@@ -139,9 +139,9 @@ def cost_tables() -> list[Table[Any]]:
     return [Table("anytime_cost", TITLE, columns, rows, (*NOTES, *errata))]
 
 
-def _mark(row: CountedExit) -> str:
-    words = {True: "=", False: "not as counted", None: "ours"}[row.as_counted]
-    return words + (" †" if row.erratum else "")
+def _match_mark(row: CountedExit) -> str:
+    mark = {True: "=", False: "not as counted", None: "ours"}[row.as_counted]
+    return mark + (" †" if row.erratum else "")
 
 
 def _printed(network: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What each exit of an anytime network costs on the very images that it is measured on."""
+"""The cost of each exit of an anytime network on the images that it is evaluated on."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from convnext_study.training.tasks.exits import ExitsTask
 
 
 class ExitCosts(ExitsTask):
-    """A task for an `AnytimeNet`; its ``costs`` are those of the dense network, and what was
-    computed of them is measured on every validation image: see `exit_metrics`."""
+    """A task for an `AnytimeNet`; its ``costs`` are those of the dense network, and the part that
+    was computed is measured on every validation image: see `exit_metrics`."""
 
     @cached_property
     def _layers(self) -> dict[tuple[int, int, int], list[list[LayerCost]]]:
-        """By size of image."""
+        """By image size."""
         return {}
 
     def observed(self, model: nn.Module, images: Tensor) -> tuple[Sequence[Tensor], Evidence]:
-        """Logits of every exit; ``macs`` and ``computed``, (n, exits), of each image."""
+        """Logits of every exit; ``macs`` and ``computed`` per image, (n, exits)."""
         net = anytime_net(model)
         outputs = list(net.run(images))
         masks = [output.computed for output in outputs]
         everywhere = torch.ones(len(images), device=images.device)
         shares = [
-            everywhere if one is None else resized(one, grid=net.spec.grid).float().mean((1, 2, 3))
-            for one in masks
+            everywhere if m is None else resized(m, grid=net.spec.grid).float().mean((1, 2, 3))
+            for m in masks
         ]
         return [output.logits for output in outputs], {
             "macs": torch.tensor(self._macs(net, images, masks)),
@@ -43,12 +43,13 @@ class ExitCosts(ExitsTask):
         }
 
     def first_images(self, count: int) -> tuple[Tensor, Tensor]:
-        """The first validation images, as the network gets them, and their labels: of ``count``
-        those of one size with the first."""
+        """The first ``count`` validation images, preprocessed, and their labels, without those that
+        differ in size from the first."""
         batches = islice(val_batches(self.data, self.recipe, 1, self._reading), count)
-        first, *others = (self._prepare(batch) for batch in batches)
-        same = [first, *(pair for pair in others if pair[0].shape == first[0].shape)]
-        return torch.cat([one for one, _ in same]), torch.cat([one for _, one in same])
+        first, *rest = (self._prepare(batch) for batch in batches)
+        same_size = [first, *(pair for pair in rest if pair[0].shape == first[0].shape)]
+        images, labels = zip(*same_size, strict=True)
+        return torch.cat(images), torch.cat(labels)
 
     def _macs(
         self, net: AnytimeNet, images: Tensor, masks: Sequence[Tensor | None]
@@ -62,26 +63,26 @@ class ExitCosts(ExitsTask):
             return [exit_macs(layers)] * len(images)
         grid = net.spec.grid
         return [
-            exit_macs(layers, [None if one is None else one[i : i + 1] for one in masks], grid)
+            exit_macs(layers, [None if mask is None else mask[i : i + 1] for mask in masks], grid)
             for i in range(len(images))
         ]
 
 
 def exit_metrics(evidence: Evidence) -> Mapping[str, Metric]:
-    """Of what `ExitCosts.observed` saw:
+    """From the evidence of `ExitCosts.observed`:
 
-    - ``macs_exit1`` and so on: multiply-accumulates of an image up to each exit, by the authors'
+    - ``macs_exit1`` and so on: multiply-accumulates per image up to each exit, by the authors'
       rule (`layer_cost`), and ``macs``, their mean over the exits;
-    - ``computed_exit2`` and so on: the share of positions that were computed, where masks rule.
+    - ``computed_exit2`` and so on: the share of positions that were computed, where masks skip any.
     """
     macs, computed = evidence["macs"], evidence["computed"]
     metrics = {"macs": _macs_metric(macs.double().mean(1), "MACs, mean of exits")}
-    for number, (cost, share) in enumerate(zip(macs.T, computed.T, strict=True), 1):
-        metrics[f"macs_exit{number}"] = _macs_metric(cost, f"MACs, exit {number}")
+    for exit, (cost, share) in enumerate(zip(macs.T, computed.T, strict=True), 1):
+        metrics[f"macs_exit{exit}"] = _macs_metric(cost, f"MACs, exit {exit}")
         if bool((share < 1).any()):
-            metrics[f"computed_exit{number}"] = Metric(
+            metrics[f"computed_exit{exit}"] = Metric(
                 value=100 * float(share.double().mean()),
-                label=f"computed, exit {number}",
+                label=f"computed, exit {exit}",
                 higher_is_better=False,
                 samples=Samples.of_values(100 * share.numpy()),
             )
@@ -89,7 +90,7 @@ def exit_metrics(evidence: Evidence) -> Mapping[str, Metric]:
 
 
 def anytime_net(model: nn.Module) -> AnytimeNet:
-    """The network itself, or what a moving average of it wraps."""
+    """The network itself, or the one inside a moving average."""
     net = getattr(model, "module", model)
     assert isinstance(net, AnytimeNet)  # noqa: S101  the study builds no others
     return net

@@ -1,4 +1,4 @@
-"""The anytime curve, and the panel: what each exit predicts, its confidence, what it skipped."""
+"""The anytime curve, and the panel: each exit's prediction, confidence and skipped positions."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ PANEL = "What each exit predicts, its confidence, and what it skipped"
 ROWS = ("prediction", "confidence", "computed")
 KEYS = ("", "yellow: 1, dark: 0", "blue; dark: skipped")
 SIDE, MARGIN, HEAD = 1.15, 0.75, 0.5  # inches
-MOST_COLOURS = 20  # of a qualitative map, which then begins anew
+MOST_COLOURS = 20  # of a qualitative map, which then repeats
 HIDDEN = (0.85, 0.85, 0.85)  # of pixels without a class
 
 
 @style()
-def curve(points: Sequence[ArmExit], swept: Sequence[ArmExit]) -> Figure:
-    """Accuracy against MACs at the masks, and against milliseconds where they were measured.
+def curve(points: Sequence[ArmExit], sweep: Sequence[ArmExit]) -> Figure:
+    """Accuracy against MACs with masks, and against milliseconds where they were measured.
 
-    ``swept``: the last exit of one network at other thresholds.
+    ``sweep``: the last exit of one network at other thresholds.
     """
     timed = any(point.milliseconds is not None for point in points)
     name = ACCURACIES[points[0].accuracy]
     titles = [f"{name}, %", f"{name}, % (one network of each, one core)"][: 1 + timed]
     figure, charts = draw_charts(titles, (5.2, 4.6), sharey=True)
     _draw(charts[0], points, _million_macs, "MACs to the exit, M")
-    if swept:
+    if sweep:
         label = "CA at other thresholds, one network"
-        look: dict[str, Any] = {"color": COLOURS["faint"], "linewidth": 1, "markersize": 4}
-        xs, ys = ([value(one) for one in swept] for value in (_million_macs, _accuracy))
-        charts[0].plot(xs, ys, ":x", label=label, **look)
+        style_: dict[str, Any] = {"color": COLOURS["faint"], "linewidth": 1, "markersize": 4}
+        xs, ys = ([value(point) for point in sweep] for value in (_million_macs, _accuracy))
+        charts[0].plot(xs, ys, ":x", label=label, **style_)
     if timed:
         _draw(charts[1], points, lambda point: point.milliseconds, "milliseconds to the exit")
     figure.legend(*charts[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -61,25 +61,26 @@ def _accuracy(point: ArmExit) -> float:
 def _draw(
     axes: Axes, points: Sequence[ArmExit], cost: Callable[[ArmExit], float | None], unit: str
 ) -> None:
-    """A colour and a marker for each arm; those with one exit are marks without a line."""
+    """A colour and a marker per arm; arms with one exit have no line."""
     import numpy as np
     from matplotlib.ticker import LogLocator
 
-    for place, arm in enumerate(dict.fromkeys(point.arm for point in points)):
-        there = [(x, one) for one in points if one.arm == arm and (x := cost(one)) is not None]
-        if not there:
+    for i, arm in enumerate(dict.fromkeys(point.arm for point in points)):
+        own = [point for point in points if point.arm == arm]
+        measured = [(x, point) for point in own if (x := cost(point)) is not None]
+        if not measured:
             continue
-        xs, mine = zip(*there, strict=True)
-        heights = [_accuracy(one) for one in mine]
-        ends = [one.interval or (y, y) for y, one in zip(heights, mine, strict=True)]
+        xs, reached = zip(*measured, strict=True)
+        heights = [_accuracy(point) for point in reached]
+        intervals = [point.interval or (y, y) for y, point in zip(heights, reached, strict=True)]
         axes.errorbar(
             xs,
             heights,
-            yerr=np.abs(np.transpose(ends) - heights),
-            label=mine[0].label,
-            color=f"C{place % 10}",
-            marker=MARKERS[place % len(MARKERS)],
-            linestyle="none" if mine[0].exits == 1 else "-",
+            yerr=np.abs(np.transpose(intervals) - heights),
+            label=reached[0].label,
+            color=f"C{i % 10}",
+            marker=MARKERS[i % len(MARKERS)],
+            linestyle="none" if reached[0].exits == 1 else "-",
             markersize=5,
             linewidth=1.3,
             elinewidth=0.8,
@@ -93,8 +94,8 @@ def _draw(
 
 
 class ExitView(NamedTuple):
-    """One image at one exit: labels (H, W), confidence (H, W) from 0 to 1, and where the exit was
-    computed (h, w)."""
+    """One image at one exit: labels (H, W), confidence (H, W) from 0 to 1, and the mask of computed
+    positions (h, w)."""
 
     labels: Array
     confidence: Array
@@ -111,9 +112,9 @@ class ImageView(NamedTuple):
 
 
 def views(record: Record) -> list[ImageView]:
-    """The first two validation images at each exit of a run's network, where it classifies pixels.
+    """The first two validation images at each exit of a run's network, if it classifies pixels.
 
-    Raises UserError where the network cannot be had.
+    Raises UserError where the network cannot be loaded.
     """
     import numpy as np
     import torch
@@ -130,30 +131,30 @@ def views(record: Record) -> list[ImageView]:
         for output in net.run(images):
             scores = upsample(output.logits, (images.shape[2], images.shape[3]))
             confidence, labels = scores.softmax(1).max(1)
-            for place, mine in enumerate(exits):
+            for i, image_exits in enumerate(exits):
                 maps = (labels, confidence, output.mask[:, 0])
-                mine.append(ExitView(*(np.asarray(one[place]) for one in maps)))
-    mean, std = (torch.tensor(one).view(-1, 1, 1) for one in (task.data.mean, task.data.std))
-    shown = (images * std + mean).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+                image_exits.append(ExitView(*(np.asarray(x[i]) for x in maps)))
+    mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (task.data.mean, task.data.std))
+    pixels = (images * std + mean).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     return [
-        ImageView(image, np.asarray(label), tuple(mine), task.data.classes)
-        for image, label, mine in zip(shown, truth, exits, strict=True)
+        ImageView(image, np.asarray(label), tuple(image_exits), task.data.classes)
+        for image, label, image_exits in zip(pixels, truth, exits, strict=True)
     ]
 
 
 @style()
-def panel(shown: list[ImageView], title: str) -> Figure:
+def panel(views: list[ImageView], title: str) -> Figure:
     """Three rows per image: prediction, confidence, and what was computed (blue) or skipped."""
     from matplotlib.colors import ListedColormap
 
-    where = ListedColormap([COLOURS["ink"], COLOURS["bar"]])
-    columns, high = 1 + len(shown[0].exits), len(ROWS) * len(shown)
-    ratio = shown[0].image.shape[0] / shown[0].image.shape[1]
+    colours = ListedColormap([COLOURS["ink"], COLOURS["bar"]])
+    columns, n_rows = 1 + len(views[0].exits), len(ROWS) * len(views)
+    ratio = views[0].image.shape[0] / views[0].image.shape[1]
     width = MARGIN + columns * SIDE * max(1.0, 1 / ratio)
-    figure = new_figure(width, HEAD + high * SIDE * max(1.0, ratio), layout="constrained")
-    grid = figure.subplots(high, columns, squeeze=False)
-    for place, view in enumerate(shown):
-        rows = grid[len(ROWS) * place : len(ROWS) * (place + 1)]
+    figure = new_figure(width, HEAD + n_rows * SIDE * max(1.0, ratio), layout="constrained")
+    grid = figure.subplots(n_rows, columns, squeeze=False)
+    for i, view in enumerate(views):
+        rows = grid[len(ROWS) * i : len(ROWS) * (i + 1)]
         _show(rows[0][0], view.image)
         _show(rows[1][0], coloured(view.truth))
         rows[2][0].axis("off")
@@ -163,34 +164,34 @@ def panel(shown: list[ImageView], title: str) -> Figure:
         for column, exit in enumerate(view.exits, 1):
             _show(rows[0][column], coloured(exit.labels))
             _show(rows[1][column], exit.confidence, cmap="viridis", vmin=0, vmax=1)
-            _show(rows[2][column], exit.computed, cmap=where, vmin=0, vmax=1)
+            _show(rows[2][column], exit.computed, cmap=colours, vmin=0, vmax=1)
             rows[2][column].set_xlabel(f"{exit.computed.mean():.0%} {ROWS[2]}", fontsize=7.5)
     grid[0][0].set_title("image")
     for column in range(1, columns):
         grid[0][column].set_title(f"exit {column}")
     figure.suptitle(title, fontsize=9.5)
-    _name_colours(figure, shown)
+    _name_colours(figure, views)
     return figure
 
 
-def _name_colours(figure: Figure, shown: list[ImageView]) -> None:
-    """A legend of the classes that are seen."""
+def _name_colours(figure: Figure, views: list[ImageView]) -> None:
+    """A legend of the classes that are present."""
     import numpy as np
     from matplotlib.patches import Patch
 
-    maps = [one for view in shown for one in (view.truth, *(exit.labels for exit in view.exits))]
-    seen = np.unique(np.concatenate([one.ravel() for one in maps]))
-    classes = shown[0].classes
+    maps = [m for view in views for m in (view.truth, *(exit.labels for exit in view.exits))]
+    present = np.unique(np.concatenate([m.ravel() for m in maps]))
+    classes = views[0].classes
     patches = [
         Patch(color=coloured(np.array([label]))[0], label=classes[label])
-        for label in seen
+        for label in present
         if label < len(classes)
     ]
     figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=7.5)
 
 
 def coloured(labels: Array) -> Array:
-    """Labels (H, W) as colours (H, W, 3); the first class, as a rule the background, is dark."""
+    """Labels (H, W) as colours (H, W, 3); the first class, usually the background, is dark."""
     import numpy as np
     from matplotlib import colormaps
     from matplotlib.colors import to_rgb
@@ -198,12 +199,12 @@ def coloured(labels: Array) -> Array:
     from convnext_study.data.dataset import IGNORE
 
     table = np.asarray(colormaps["tab20"](np.arange(MOST_COLOURS)))[:, :3]
-    found: Array = table[(labels.astype(int) - 1) % MOST_COLOURS]
-    found[labels == 0] = to_rgb(COLOURS["ink"])
-    found[labels == IGNORE] = HIDDEN
-    return found
+    colours: Array = table[(labels.astype(int) - 1) % MOST_COLOURS]
+    colours[labels == 0] = to_rgb(COLOURS["ink"])
+    colours[labels == IGNORE] = HIDDEN
+    return colours
 
 
-def _show(axes: Axes, image: Array, **how: Any) -> None:
-    axes.imshow(image, interpolation="nearest", **how)
+def _show(axes: Axes, image: Array, **options: Any) -> None:
+    axes.imshow(image, interpolation="nearest", **options)
     axes.set(xticks=[], yticks=[])

@@ -15,27 +15,27 @@ ADAPTIVE = "ca"
 
 
 def findings(records: Iterable[Record]) -> list[Finding]:
-    """Of a study's finished runs, each backbone by itself; nothing of none.
+    """The findings of a study's finished runs, per backbone; empty without any.
 
-    Networks are used again where their weights are there; where they are not a sentence says so.
+    Trained networks are evaluated where their weights are present; otherwise a note says so.
     """
     backbones: dict[str, dict[str, list[Record]]] = {}
     for record in records:
         if record.result is not None:
-            about = record.run.metadata
-            arms = backbones.setdefault(str(about["backbone"]), {})
-            arms.setdefault(str(about["row"]), []).append(record)
-    found: list[Finding] = []
+            metadata = record.run.metadata
+            arms = backbones.setdefault(str(metadata["backbone"]), {})
+            arms.setdefault(str(metadata["row"]), []).append(record)
+    results: list[Finding] = []
     for backbone, arms in backbones.items():
-        found += _of_one(arms, backbone, "" if len(backbones) == 1 else f"_{backbone}")
-    return found
+        results += _of_one(arms, backbone, "" if len(backbones) == 1 else f"_{backbone}")
+    return results
 
 
-def _of_one(arms: Arms, backbone: str, end: str) -> list[Finding]:
+def _of_one(arms: Arms, backbone: str, suffix: str) -> list[Finding]:
     notes: list[str] = []
     times: dict[str, Sequence[float]] = {}
-    swept: list[AtThreshold] = []
-    shown: list[figures.ImageView] = []
+    at_thresholds: list[AtThreshold] = []
+    views: list[figures.ImageView] = []
     for arm, records in arms.items():
         run = first_seed(records)
         if run is None:
@@ -44,19 +44,19 @@ def _of_one(arms: Arms, backbone: str, end: str) -> list[Finding]:
         try:
             times[arm] = exit_milliseconds(run)
             if arm == ADAPTIVE:
-                swept = [(at, ArmExit([one], LAST)) for at, one in sweep(run).items()]
-                shown = figures.views(run)
+                at_thresholds = [(at, ArmExit([rec], LAST)) for at, rec in sweep(run).items()]
+                views = figures.views(run)
         except UserError as error:
             notes.append(f"{run.run.id}: {error}")
     exits = arm_exits.all_exits(arms, times)
-    found: list[Finding] = [arm_exits.exits_table(exits, backbone, end)]
-    if tested := arm_exits.claims_table(arms, end):
-        found.append(tested)
-    if swept:
-        found.append(arm_exits.thresholds_table(swept, end))
-    curve = figures.curve(exits, [one for _, one in swept])
-    found.append(StudyFigure(f"anytime_curve{end}", f"{figures.CURVE}: {backbone}", curve))
-    if shown:
+    results: list[Finding] = [arm_exits.exits_table(exits, backbone, suffix)]
+    if tested := arm_exits.claims_table(arms, suffix):
+        results.append(tested)
+    if at_thresholds:
+        results.append(arm_exits.thresholds_table(at_thresholds, suffix))
+    curve = figures.curve(exits, [last_exit for _, last_exit in at_thresholds])
+    results.append(StudyFigure(f"anytime_curve{suffix}", f"{figures.CURVE}: {backbone}", curve))
+    if views:
         title = f"{figures.PANEL}: {backbone}"
-        found.append(StudyFigure(f"anytime_panel{end}", title, figures.panel(shown, title)))
-    return [*found, *notes]
+        results.append(StudyFigure(f"anytime_panel{suffix}", title, figures.panel(views, title)))
+    return [*results, *notes]

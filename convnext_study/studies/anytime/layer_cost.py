@@ -1,8 +1,8 @@
-"""What each exit costs, dense and at given masks, by the rule of the authors.
+"""The cost of each exit, dense and with masks, by the authors' rule.
 
 One multiply-accumulate counts 1; the layers are those of `cost.count`. A masked convolution costs
-``int(dense * rho) + int((1 - rho) * rho * c_out * 49 * h * w)``, rho the mask's mean; the second
-part is the fill.
+``int(dense * rho) + int((1 - rho) * rho * c_out * 49 * h * w)``, with rho the mask's mean; the
+second term is the fill.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from convnext_study.studies.anytime.masks import FILL_SIZE, MaskedConv2d, resize
 class LayerCost(NamedTuple):
     """A convolution or linear layer of a network, for one image.
 
-    ``macs`` are multiply-accumulates where nothing is skipped; ``masked`` is whether a mask rules
-    it; ``outputs`` are all numbers in its output, of height and width ``size``.
+    ``macs`` are multiply-accumulates with nothing skipped; ``masked`` is whether a mask applies to
+    it; ``outputs`` counts the numbers in its output, of height and width ``size``.
     """
 
     name: str
@@ -31,25 +31,25 @@ class LayerCost(NamedTuple):
     size: tuple[int, int]
 
     def macs_at(self, share: float) -> int:
-        """Multiply-accumulates where ``share`` of the positions is computed, if it is masked."""
+        """Multiply-accumulates of a masked layer with ``share`` of the positions computed."""
         fill = self.outputs * FILL_SIZE**2
         return int(self.macs * share) + int((1 - share) * share * fill)
 
 
 def layer_costs(net: nn.Module, image_size: tuple[int, int, int]) -> list[LayerCost]:
-    """The layers of a network in the order in which an image (channels, height, width) meets them.
+    """The layers of a network in the order in which an image (channels, height, width) passes them.
 
     Counted on a copy without weights: the network itself is not run.
     """
     blank = copy_on(net, "meta").eval()
-    found: list[LayerCost] = []
+    costs: list[LayerCost] = []
 
     def add(name: str, layer: nn.Conv2d | nn.Linear, output: Tensor) -> None:
         conv = isinstance(layer, nn.Conv2d)
         macs = output.numel() * layer.weight[0].numel()
         size = (output.shape[-2], output.shape[-1]) if conv else (1, 1)
         outputs = len(layer.weight) * size[0] * size[1]
-        found.append(LayerCost(name, macs, isinstance(layer, MaskedConv2d), outputs, size))
+        costs.append(LayerCost(name, macs, isinstance(layer, MaskedConv2d), outputs, size))
 
     for name, module in blank.named_modules():
         if isinstance(module, nn.Upsample):  # same sizes, without the 45 ms that bilinear takes
@@ -60,7 +60,7 @@ def layer_costs(net: nn.Module, image_size: tuple[int, int, int]) -> list[LayerC
             )
     with torch.no_grad(), skip_norms():
         blank(blank_image(blank, image_size))
-    return found
+    return costs
 
 
 def exit_macs(
@@ -68,21 +68,21 @@ def exit_macs(
 ) -> list[int]:
     """Multiply-accumulates up to each exit, for one image, with the heads of the earlier ones.
 
-    ``layers`` are what each exit adds to the exit before (`AnytimeNet.layer_costs`), ``masks`` what
-    it computed (`ExitOutput.computed`): None, or left out, for everything; ``grid`` is the
-    network's. The mean is taken over the images, as the authors do; give one image's masks for the
-    cost of that image.
+    ``layers`` are those that each exit adds to the exit before (`AnytimeNet.layer_costs`),
+    ``masks`` the positions that it computed (`ExitOutput.computed`): None, or left out, for all;
+    ``grid`` is the network's. It is the mean over images, as the authors take it; pass one image's
+    masks for the cost of that image.
     """
     shares = list(masks) + [None] * (len(layers) - len(masks))
-    total, found = 0, []
+    total, totals = 0, []
     for added, mask in zip(layers, shares, strict=True):
-        at_size: dict[tuple[int, int], float] = {}
+        share_at: dict[tuple[int, int], float] = {}
         for layer in added:
             if mask is None or not layer.masked:
                 total += layer.macs
                 continue
-            if layer.size not in at_size:
-                at_size[layer.size] = float(resized(mask, layer.size, grid).double().mean())
-            total += layer.macs_at(at_size[layer.size])
-        found.append(total)
-    return found
+            if layer.size not in share_at:
+                share_at[layer.size] = float(resized(mask, layer.size, grid).double().mean())
+            total += layer.macs_at(share_at[layer.size])
+        totals.append(total)
+    return totals

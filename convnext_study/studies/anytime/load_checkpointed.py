@@ -1,6 +1,6 @@
-"""What a study's records do not hold and its checkpoints do: a trained network, used again.
+"""Measurements of trained networks that need their checkpoints, not only their records.
 
-Measured once: how long it takes to each exit, and what it gives at other thresholds.
+Measured once: the time to each exit, and the metrics at other thresholds.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from convnext_study.studies.anytime.exit_costs import ExitCosts
     from convnext_study.studies.anytime.network import AnytimeNet
 
-MEASURED = "anytime-measured"  # a folder beside the runs: what was measured of trained networks
-IMAGES = 20  # that are timed
+MEASURED = "anytime-measured"  # a folder beside the runs, with measurements of trained networks
+IMAGES = 20  # to time
 THRESHOLDS = (1.0, float(published()["mask"]["threshold"]), 0.99, 0.95, 0.9, 0.8)  # none skipped: 1
 HEATMAP_THRESHOLDS = (-1.0, 0.02, 0.05, 0.1, 0.2)  # none skipped: -1
 
 
 def load_checkpointed(record: Record) -> tuple[AnytimeNet, ExitCosts]:
-    """The network of a finished run, in evaluation mode and without heads that are for training
-    alone, and its task.
+    """The network of a finished run, in evaluation mode and without heads for training only, and
+    its task.
 
-    Raises EvaluationError where its weights are not there.
+    Raises EvaluationError where its weights are missing.
     """
     from convnext_study.evaluation.load_run import load_run
     from convnext_study.studies.anytime.exit_costs import ExitCosts
@@ -49,16 +49,16 @@ def load_checkpointed(record: Record) -> tuple[AnytimeNet, ExitCosts]:
 
 
 def first_seed(records: Sequence[Record]) -> Record | None:
-    """The run of the lowest seed whose checkpoint is where it was trained."""
-    here = [record for record in records if (record.folder / CHECKPOINT).is_file()]
-    return min(here, key=lambda record: record.run.seed, default=None)
+    """The run with the lowest seed whose checkpoint is in its folder."""
+    available = [record for record in records if (record.folder / CHECKPOINT).is_file()]
+    return min(available, key=lambda record: record.run.seed, default=None)
 
 
 def exit_milliseconds(record: Record) -> list[float]:
-    """How long a trained network takes to each exit: medians over images, one at a time, of one
-    core, in the fastest form that the masks allow.
+    """A trained network's time to each exit: medians over images, one at a time, on one core, in
+    the fastest form that the masks allow.
 
-    Other processes are not counted. Raises UserError where the network cannot be had.
+    Other processes do not count. Raises UserError where the network cannot be loaded.
     """
     import torch
 
@@ -74,58 +74,58 @@ def exit_milliseconds(record: Record) -> list[float]:
             images = [image[None] for image in task.first_images(IMAGES)[0]]
             for image in images[:2]:  # the first calls allocate
                 list(fast.run(image))
-            found = [laps(partial(fast.run, image), time.process_time) for image in images]
-        # An image whose exits were all decided before takes no time for the rest.
-        return [1000 * statistics.median(times) for times in zip(*found, strict=True)]
+            laps_per_image = [laps(partial(fast.run, image), time.process_time) for image in images]
+        # After an exit that is confident everywhere, later ones take no time.
+        return [1000 * statistics.median(times) for times in zip(*laps_per_image, strict=True)]
 
-    by = {"kernels": build_name(), **hardware()}
-    return [float(one) for one in _remembered(record, "milliseconds", measure, by)]
+    context = {"kernels": build_name(), **hardware()}
+    return [float(ms) for ms in _remembered(record, "milliseconds", measure, context)]
 
 
 def sweep(record: Record) -> dict[float, Record]:
-    """A run's record with the metrics of its network at each of its kind's thresholds.
+    """A run's record with its network's metrics at each threshold, for masks of its kind.
 
-    Raises UserError where the network cannot be had.
+    Raises UserError where the network cannot be loaded.
     """
     from convnext_study.training.outcome import evaluate
 
     def measure() -> list[dict[str, Any]]:
         net, task = load_checkpointed(record)
-        found = []
+        rows = []
         heatmaps = net.spec.masks == "heatmap"
         for net.threshold in HEATMAP_THRESHOLDS if heatmaps else THRESHOLDS:
             metrics = evaluate(task, net).metrics
-            plain = {name: one.model_dump() for name, one in metrics.items()}
-            found.append({"threshold": net.threshold, "metrics": plain})
-        return found
+            values = {name: row.model_dump() for name, row in metrics.items()}
+            rows.append({"threshold": net.threshold, "metrics": values})
+        return rows
 
-    swept = {}
-    for one in _remembered(record, "thresholds", measure):
-        metrics = {name: Metric.model_validate(plain) for name, plain in one["metrics"].items()}
-        assert record.result is not None  # noqa: S101  findings() keeps no others
+    records = {}
+    for row in _remembered(record, "thresholds", measure):
+        metrics = {name: Metric.model_validate(values) for name, values in row["metrics"].items()}
+        assert record.result is not None  # noqa: S101  findings() passes no others
         result = record.result.model_copy(update={"metrics": metrics})
-        swept[float(one["threshold"])] = record.model_copy(update={"result": result})
-    return swept
+        records[float(row["threshold"])] = record.model_copy(update={"result": result})
+    return records
 
 
 def _remembered(
-    record: Record, name: str, measure: Callable[[], Any], by: Mapping[str, Any] | None = None
+    record: Record, name: str, measure: Callable[[], Any], context: Mapping[str, Any] | None = None
 ) -> Any:
-    """What was measured of a run's network, in plain values; measured where it was not yet.
+    """A measurement of a run's network, in plain values, cached beside the runs.
 
-    Kept beside the runs, with the checksum of the weights that it belongs to, and with what it was
-    measured ``by``, where that matters.
+    The cache is valid for the checksum of the weights and for the ``context`` of the measurement,
+    such as the machine.
     """
     from convnext_study.training import checkpoint_file
 
     digest = checkpoint_file.digest(record.folder / CHECKPOINT)
     path = make_within(record.folder.parents[1], MEASURED) / f"{record.run.id}-{name}.json"
     try:
-        kept = read_json(path)
-        if kept["weights"] == digest and kept.get("by") == by:
-            return kept["measured"]
+        saved = read_json(path)
+        if saved["weights"] == digest and saved.get("by") == context:
+            return saved["measured"]
     except (OSError, ValueError, LookupError, TypeError):
-        pass  # not there, or not whole: it is measured again
+        pass  # missing or damaged: measure again
     measured = measure()
-    write_json(path, {"weights": digest, "by": by, "measured": measured})
+    write_json(path, {"weights": digest, "by": context, "measured": measured})
     return measured

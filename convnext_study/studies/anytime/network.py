@@ -32,16 +32,16 @@ from convnext_study.studies.anytime.masks import (
 )
 from convnext_study.studies.anytime.spec import AnytimeSpec
 
-# Computes a head's logits where the segment's mask is true, and anything elsewhere.
+# Computes a head's logits where the segment's mask is true; they are undefined elsewhere.
 HeadSkipper = Callable[[nn.Module, Sequence[Tensor], SegmentMask], Tensor]
 
 
 class ExitOutput(NamedTuple):
-    """What one exit, numbered from 1, answers.
+    """The output of one exit, numbered from 1.
 
     ``logits`` (N, classes, h, w) are at the size of the backbone's largest map (1/4 in HRNet).
     ``computed`` (N, 1, h, w) is true where this exit was computed, false where it keeps the logits
-    of the exit before; None where everything was. A spec's grid is computed besides.
+    of the exit before; None if all was computed. It does not include the spec's grid.
     """
 
     exit: int
@@ -56,12 +56,12 @@ class ExitOutput(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What is known after one exit, from 1.
+    """The prediction of one exit, numbered from 1.
 
     ``logits`` (N, classes, h, w) are at the size of the backbone's largest map; `upsample` brings
-    them to the image's. Of each position, (N, h, w): ``labels``, the likeliest class;
-    ``confidence``, its probability; ``computed``, whether this exit computed it or kept it.
-    ``milliseconds`` are from the image to this answer.
+    them to the image's. Per position, (N, h, w): ``labels``, the most likely class; ``confidence``,
+    its probability; ``computed``, whether this exit computed it or kept the one before.
+    ``milliseconds`` are from the image to this prediction.
     """
 
     exit: int
@@ -99,11 +99,11 @@ class AnytimeNet(nn.Module):
         self.random_shares = spec.random_shares
         self.register_load_state_dict_pre_hook(rename_released)  # type: ignore[no-untyped-call]
         self.segments: dict[int, SegmentMask] = {}
-        self.exit_ms: dict[int, float] = {}  # what each exit took when it was last predicted
+        self.exit_ms: dict[int, float] = {}  # how long each exit took in the last prediction
         self.head_skipper: HeadSkipper | None = None
         if spec.masks == "none":
             return
-        for exit, added in list(self._added())[1:]:  # an exit's mask rules all that the next adds
+        for exit, added in list(self._added())[1:]:  # the exit before masks all that an exit adds
             segment = self.segments[exit] = SegmentMask(spec.grid)
             for module in added:
                 mask_convolutions(module, segment)
@@ -118,28 +118,28 @@ class AnytimeNet(nn.Module):
         In evaluation mode, once no position is left to compute, further exits cost nothing and
         equal the one before bit for bit.
 
-        ``masks`` take the place of the network's own, for each exit but the first: (N, 1, h, w),
-        or (1, 1, h, w) for all, true where it is computed, at the size of the logits.
+        ``masks`` replace the network's own, for each exit but the first: (N, 1, h, w), or
+        (1, 1, h, w) for all images, true where it is computed, at the size of the logits.
         """
         maps: list[Tensor] = []
-        done, logits, order = 0, None, None
+        stages_done, logits, order = 0, None, None
         for index, exit in enumerate(self.exits):
             computed = self._computed(exit, logits, order)
             if masks and computed is not None:
                 computed = masks[index - 1].expand(len(x), -1, -1, -1)
             if logits is None or computed is None or not self._is_finished(computed):
                 with self._masked(exit, computed):
-                    for stage in range(done + 1, exit + 1):
+                    for stage in range(stages_done + 1, exit + 1):
                         maps = self.backbone.run_stage(stage, maps or [x])
-                    fresh = self._logits(exit, maps)
-                done = exit
+                    new_logits = self._logits(exit, maps)
+                stages_done = exit
                 if logits is None or computed is None or not self.spec.merge:
-                    logits = fresh
+                    logits = new_logits
                 else:
-                    logits = torch.where(resized(computed, grid=self.spec.grid), fresh, logits)
+                    logits = torch.where(resized(computed, grid=self.spec.grid), new_logits, logits)
             if order is None and self.spec.masks == "random":
-                # Positions below a share are computed: a smaller share takes a part of a larger
-                # one's positions, as confident positions stay confident.
+                # Positions below a share are computed: a smaller share's positions are among a
+                # larger one's, as confident positions stay confident.
                 order = torch.rand_like(logits[:, :1])
             yield ExitOutput(exit, logits, computed)
 
@@ -153,10 +153,10 @@ class AnytimeNet(nn.Module):
         """A prediction from each exit, each from more computation than the one before.
 
         Stops when the caller does (nothing of the next exit is computed before it is requested),
-        when ``stop`` returns true, and before an exit that would come after the budget: it is
-        expected to take as long as in the last call (``exit_ms``), and one that was never timed as
-        long as the one before it. The first exit is always given, late or not. For a network in
-        evaluation mode; `skipping.accelerate.accelerated` makes a fast one.
+        when ``stop`` returns true, and before an exit that would exceed the budget: it is expected
+        to take as long as in the last call (``exit_ms``), or as the exit before it if it was never
+        timed. The first exit is always returned, late or not. For a network in evaluation mode;
+        `skipping.accelerate.accelerated` makes a fast one.
 
         Args:
             images: (N, in_chans, H, W), or one image (in_chans, H, W).
@@ -169,17 +169,17 @@ class AnytimeNet(nn.Module):
         if self.training:
             raise ValueError("the network is in training mode; call eval() first")
         x = images if images.ndim == 4 else images[None]
-        began = time.perf_counter()
+        start = time.perf_counter()
         outputs = self.run(x)
-        last = 0.0
+        last_ms = 0.0
         for exit in self.exits:
             if exit != self.exits[0]:
                 if stop():
                     return
-                elapsed = 1000 * (time.perf_counter() - began)
-                if budget_ms is not None and elapsed + self.exit_ms.get(exit, last) > budget_ms:
+                elapsed = 1000 * (time.perf_counter() - start)
+                if budget_ms is not None and elapsed + self.exit_ms.get(exit, last_ms) > budget_ms:
                     return
-            before = time.perf_counter()
+            exit_start = time.perf_counter()
             with torch.no_grad():
                 output = next(outputs)
                 logits = output.logits
@@ -188,8 +188,8 @@ class AnytimeNet(nn.Module):
             if x.device.type != "cpu":
                 torch.accelerator.synchronize()
             now = time.perf_counter()
-            last = self.exit_ms[exit] = 1000 * (now - before)
-            yield Prediction(exit, logits, labels, certainty, computed, 1000 * (now - began))
+            last_ms = self.exit_ms[exit] = 1000 * (now - exit_start)
+            yield Prediction(exit, logits, labels, certainty, computed, 1000 * (now - start))
 
     def layer_costs(self, image_size: tuple[int, int, int]) -> list[list[LayerCost]]:
         """The layers that each exit adds to the exit before, for `layer_cost.exit_macs`.
@@ -203,27 +203,26 @@ class AnytimeNet(nn.Module):
         ]
 
     def exit_costs(self, image_size: tuple[int, int, int]) -> list[Cost]:
-        """Of all that is computed up to each exit, with the heads of earlier ones, where nothing is
-        skipped.
+        """The cost up to each exit, with the heads of earlier ones and nothing skipped.
 
         ``image_size``: channels, height and width of an image.
         """
         layers = self.layer_costs(image_size)
         sizes = {name: weight.numel() for name, weight in self.named_parameters()}
-        found, params, activations = [], 0, 0
+        costs, params, activations = [], 0, 0
         for macs, added, names in zip(exit_macs(layers), layers, self._parts(), strict=True):
             params += sum(size for name, size in sizes.items() if name.startswith(names))
             activations += sum(layer.outputs for layer in added)
-            found.append(Cost(macs, params, activations))
-        return found
+            costs.append(Cost(macs, params, activations))
+        return costs
 
     def get_classifier(self) -> list[nn.Conv2d]:
         """The last convolution of every exit's head."""
         heads = (self.heads[str(exit)] for exit in self.exits)
-        return [[one for one in head.modules() if isinstance(one, nn.Conv2d)][-1] for head in heads]
+        return [[m for m in head.modules() if isinstance(m, nn.Conv2d)][-1] for head in heads]
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A fresh last convolution in every head, for another number of classes."""
+        """Replace the last convolution of every head, for another number of classes."""
         for last in self.get_classifier():
             fresh = nn.Conv2d(last.in_channels, num_classes, 1).to(last.weight)
             last.weight, last.bias, last.out_channels = fresh.weight, fresh.bias, num_classes
@@ -232,15 +231,15 @@ class AnytimeNet(nn.Module):
     def init_weights(self, scheme: str = "kaiming") -> None:
         """``kaiming`` (timm's HRNet), ``trunc_normal`` (0.02), or ``normal`` (0.001, the authors').
 
-        Biases become 0; a pretrained backbone keeps its weights. Raises KeyError for other schemes.
-        """
+        Biases are set to 0; a pretrained backbone keeps its weights. Raises KeyError for other
+        schemes."""
         fill = {
             "kaiming": partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"),
             "trunc_normal": partial(nn.init.trunc_normal_, std=0.02),
             "normal": partial(nn.init.normal_, std=0.001),
         }[scheme]
         parts = (self.heads,) if self.spec.pretrained else (self.backbone, self.heads)
-        for conv in (one for part in parts for one in part.modules()):
+        for conv in (module for part in parts for module in part.modules()):
             if isinstance(conv, nn.Conv2d):
                 fill(conv.weight)
                 if conv.bias is not None:
@@ -248,15 +247,15 @@ class AnytimeNet(nn.Module):
 
     def _added(self) -> Iterator[tuple[int, list[nn.Module]]]:
         """Each exit with the modules that it adds to the exit before."""
-        for before, exit in pairwise((0, *self.exits)):
-            stages = range(before + 1, exit + 1)
-            added = [one for stage in stages for one in self.backbone.modules_of(stage)]
+        for previous, exit in pairwise((0, *self.exits)):
+            stages = range(previous + 1, exit + 1)
+            added = [module for stage in stages for module in self.backbone.modules_of(stage)]
             yield exit, [*added, self.heads[str(exit)]]
 
     def _parts(self) -> list[tuple[str, ...]]:
-        """Of each exit: how the names of the modules begin that it adds."""
+        """For each exit, the name prefixes of the modules that it adds."""
         owner = {id(module): f"{name}." for name, module in self.named_modules()}
-        return [tuple(owner[id(one)] for one in added) for _, added in self._added()]
+        return [tuple(owner[id(module)] for module in added) for _, added in self._added()]
 
     def _computed(self, exit: int, logits: Tensor | None, order: Tensor | None) -> Tensor | None:
         """Where an exit is computed, given the logits of the one before; None for everywhere."""
@@ -267,17 +266,17 @@ class AnytimeNet(nn.Module):
         return unsure(logits, self.threshold, self.spec.masks)
 
     def _is_finished(self, computed: Tensor) -> bool:
-        """Whether nothing is left. Training continues: every weight needs a gradient."""
-        open_ended = not self.spec.merge or self.spec.grid > 0 or self.training or is_exported()
-        return not open_ended and not bool(computed.any())
+        """Whether no position is left to compute. Never in training: weights need gradients."""
+        endless = not self.spec.merge or self.spec.grid > 0 or self.training or is_exported()
+        return not endless and not bool(computed.any())
 
     @contextmanager
     def _masked(self, exit: int, computed: Tensor | None) -> Iterator[None]:
         segment = self.segments.get(exit, SegmentMask())
-        # In evaluation a mask that skips nothing is none: the dense network, and as fast.
+        # In evaluation a mask that skips nothing is left out: as fast as the dense network.
         fixed = self.training or is_exported()
-        everything = computed is None or (not fixed and bool(computed.all()))
-        segment.set(None if everything else computed)
+        all_computed = computed is None or (not fixed and bool(computed.all()))
+        segment.set(None if all_computed else computed)
         try:
             yield
         finally:
@@ -297,14 +296,14 @@ class AnytimeNet(nn.Module):
         return head
 
     def _logits(self, exit: int, maps: list[Tensor]) -> Tensor:
-        shown = self.backbone.exit_maps(maps)
-        size = (shown[0].shape[-2], shown[0].shape[-1])
+        exit_maps = self.backbone.exit_maps(maps)
+        size = (exit_maps[0].shape[-2], exit_maps[0].shape[-1])
         segment = self.segments.get(exit)
         if self.head_skipper is not None and segment is not None and segment.active is not None:
-            return self.head_skipper(self.heads[str(exit)], shown, segment)
-        maps = [upsample(one, size) for one in shown]
-        together = torch.cat(maps, dim=1) if len(maps) > 1 else maps[0]
-        logits: Tensor = self.heads[str(exit)](together)
+            return self.head_skipper(self.heads[str(exit)], exit_maps, segment)
+        maps = [upsample(m, size) for m in exit_maps]
+        joined = torch.cat(maps, dim=1) if len(maps) > 1 else maps[0]
+        logits: Tensor = self.heads[str(exit)](joined)
         return logits
 
 

@@ -3,8 +3,8 @@
 Keywords set fields of the spec: ``create_model("anytime_hrnet_w48", heads="original",
 masks="none")`` is EE, ``exits=(4,)`` the plain network, ``backbone="regnety_002"`` any other.
 
-They are not in `timm.list_models`, as no classifiers are: `MODELS` has their names. ``forward``
-gives the logits of each exit; there is no ``global_pool``, ``features_only`` and `forward_head`.
+They are no classifiers and hence not in `timm.list_models`: `MODELS` has their names. ``forward``
+returns the logits of each exit; ``global_pool``, ``features_only`` and `forward_head` are missing.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ def _entry(backbone: str, classes: int, size: tuple[int, int], first_conv: str) 
 
 def _models() -> dict[str, ModelEntry]:
     rows, columns = published()["recipe"]["crop"]
-    found = [
-        _entry(str(one["timm"]), CITYSCAPES_CLASSES, (rows, columns), "conv1")
-        for one in published()["backbone"].values()
+    entries = [
+        _entry(str(backbone["timm"]), CITYSCAPES_CLASSES, (rows, columns), "conv1")
+        for backbone in published()["backbone"].values()
     ]
-    found += [_entry(name, DIGITS_CLASSES, (64, 64), "conv1") for name in HRNETS]
+    entries += [_entry(name, DIGITS_CLASSES, (64, 64), "conv1") for name in HRNETS]
     for name in _OTHERS:
         first = "net.conv1" if name.startswith("resnet") else "net.stem_0"
-        found.append(_entry(name, CITYSCAPES_CLASSES, (224, 224), first))
+        entries.append(_entry(name, CITYSCAPES_CLASSES, (224, 224), first))
     for name, variant in VARIANTS.items():
         side = ROADMAPS[variant.regime].image_size
-        found.append(_entry(name, CITYSCAPES_CLASSES, (side, side), "net.stem_conv"))
-    return {f"anytime_{one.spec.backbone}": one for one in found}
+        entries.append(_entry(name, CITYSCAPES_CLASSES, (side, side), "net.stem_conv"))
+    return {f"anytime_{entry.spec.backbone}": entry for entry in entries}
 
 
 MODELS = _models()

@@ -1,7 +1,7 @@
-"""Segmentation and pose with what an anytime network shows beside its answers: what each exit cost,
-where it was computed, and how far its confidence can be trusted.
+"""Segmentation and pose with the metrics of anytime networks: what each exit costs, where it was
+computed, and the calibration of its confidence.
 
-Also the tasks of two controls: exits for training alone, and masks by chance.
+Also the tasks of two controls: exits for training only, and random masks.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class AnytimeSegmentation(ExitCosts, Segmentation):
 
     def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
         """Those of `Segmentation`, and the study's."""
-        found, primary = super().metrics(evidence)
+        metrics, primary = super().metrics(evidence)
         errors = {
             f"ece_exit{exit}": Metric(
                 value=100 * calibration_error(bins),
@@ -49,7 +49,7 @@ class AnytimeSegmentation(ExitCosts, Segmentation):
             )
             for exit, bins in enumerate(evidence["bins"].sum(0), 1)
         }
-        return {**found, **exit_metrics(evidence), **errors}, primary
+        return {**metrics, **exit_metrics(evidence), **errors}, primary
 
 
 class AnytimePose(ExitCosts, Pose):
@@ -57,19 +57,19 @@ class AnytimePose(ExitCosts, Pose):
 
     def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
         """Those of `Pose`, and the study's."""
-        found, primary = super().metrics(evidence)
-        return {**found, **exit_metrics(evidence)}, primary
+        metrics, primary = super().metrics(evidence)
+        return {**metrics, **exit_metrics(evidence)}, primary
 
 
 class DeepSupervision(AnytimeSegmentation):
-    """Only the last exit answers: the heads before it help in training and are then left out."""
+    """Only the last exit predicts: the heads before it are for training and then left out."""
 
     def evaluate(self, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
         """Of the network of `last_exit_alone`."""
         return super().evaluate(self.without_training_parts(model), check)
 
     def exit_weights(self, exits: int) -> Sequence[float]:
-        """In evaluation the last exit's alone."""
+        """In evaluation only the last exit's."""
         return super().exit_weights(exits)[-exits:]
 
     def without_training_parts(self, model: nn.Module) -> nn.Module:
@@ -77,22 +77,22 @@ class DeepSupervision(AnytimeSegmentation):
         return last_exit_alone(anytime_net(model))
 
     def costs(self, model: nn.Module) -> dict[str, Cost]:
-        """Of the network without the heads that are not used."""
+        """Of the network without the unused heads."""
         with torch.device("meta"):
             alone = _without_early_heads(anytime_net(model))
         return {NETWORK: super().costs(alone)[NETWORK]}
 
 
 class RandomMasks(AnytimeSegmentation):
-    """Masks drawn by chance at the shares that the run it starts from computed, the same seed's.
+    """Random masks with the shares that the run it starts from, of the same seed, computed.
 
-    Nothing else is taken of that run.
+    Nothing else is taken from that run.
     """
 
     _built: ModelRef | None = None
 
     def build(self, parent: Parent | None = None) -> nn.Module:
-        """The network, untrained. Raises TaskError where the parent has no shares to take."""
+        """The network, untrained. Raises TaskError where the parent has no shares."""
         net = super().build(None)
         if parent is not None:
             net = anytime_net(net)
@@ -107,13 +107,13 @@ class RandomMasks(AnytimeSegmentation):
 
 
 def shares_of(parent: Parent, exits: int) -> tuple[float, ...]:
-    """What another run computed, by chance or not, at each exit but the first, from 0 to 1."""
+    """The share of positions, from 0 to 1, that a run computed at each exit but the first."""
     result = parent.record.result
     if result is None or f"macs_exit{exits}" not in result.metrics:
         raise TaskError(f"{parent.record.folder}: has no shares of {exits} exits to take over")
-    whole = 100.0  # of what is computed everywhere no metric is kept
-    found = [result.metrics.get(f"computed_exit{number}") for number in range(2, exits + 1)]
-    return tuple((one.value if one else whole) / 100 for one in found)
+    computed = [result.metrics.get(f"computed_exit{exit}") for exit in range(2, exits + 1)]
+    # Exits that are computed everywhere have no metric.
+    return tuple(metric.value / 100 if metric else 1.0 for metric in computed)
 
 
 def last_exit_alone(net: AnytimeNet) -> AnytimeNet:
@@ -124,24 +124,26 @@ def last_exit_alone(net: AnytimeNet) -> AnytimeNet:
 
 
 def confidence_bins(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Per image, (n, bins, 3) float64: pixels of a confidence in a bin, the sum of their
-    confidences, and how many of them are right.
+    """Per image and confidence bin, (n, bins, 3) float64: the number of pixels, the sum of their
+    confidences, and the number of correct ones.
 
-    Of ``probabilities`` (n, classes, H, W) and ``labels`` (n, H, W), which may be ignored.
+    From ``probabilities`` (n, classes, H, W) and ``labels`` (n, H, W), some of which may be
+    `IGNORE`.
     """
-    confidence, answer = probabilities.max(1)
-    known = labels != IGNORE
+    confidence, predicted = probabilities.max(1)
+    labelled = labels != IGNORE
     image = torch.arange(len(labels), device=labels.device).view(-1, 1, 1)
-    place = (confidence * BINS).long().clamp_max(BINS - 1) + image * BINS
-    found = torch.zeros(len(labels) * BINS, 3, dtype=torch.float64, device=labels.device)
-    values = torch.stack([torch.ones_like(confidence), confidence, (answer == labels).float()], -1)
-    found.index_add_(0, place[known], values[known].double())
-    return found.view(len(labels), BINS, 3)
+    bin_index = (confidence * BINS).long().clamp_max(BINS - 1) + image * BINS
+    bins = torch.zeros(len(labels) * BINS, 3, dtype=torch.float64, device=labels.device)
+    right = (predicted == labels).float()
+    values = torch.stack([torch.ones_like(confidence), confidence, right], -1)
+    bins.index_add_(0, bin_index[labelled], values[labelled].double())
+    return bins.view(len(labels), BINS, 3)
 
 
 def calibration_error(bins: Tensor) -> float:
-    """The expected calibration error (Guo et al., 2017): the mean over pixels of how far their
-    bin's confidence is from its accuracy, from 0 to 1.
+    """The expected calibration error (Guo et al., 2017), from 0 to 1: the mean over pixels of the
+    difference between their bin's confidence and accuracy.
 
     ``bins`` (bins, 3), summed over images; NaN without a pixel.
     """

@@ -1,4 +1,4 @@
-"""An anytime network as data (no torch here): what stands in a run's record.
+"""An anytime network as data (no torch here), as in a run's record.
 
 The defaults are the small network for the embedded data set. The authors' numbers are in
 ``published.toml``.
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from convnext_study.roadmap.spec import Spec, SpecError
 
-FLEX_WIDTH = 64  # on a backbone for which the authors state none; ours
+FLEX_WIDTH = 64  # for backbones without one by the authors; ours
 BATCHNORM_MOMENTUM = 0.01  # the authors', as torch counts it
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -26,20 +26,20 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 @functools.cache
 def published() -> dict[str, Any]:
-    """The authors' networks, counts, recipe and results, as ``published.toml`` has them."""
+    """The authors' networks, counts, recipe and results, from ``published.toml``."""
     return tomllib.loads(Path(__file__).with_name("published.toml").read_text(encoding="utf-8"))
 
 
 class HRNetSize(NamedTuple):
-    """What an HRNet of ours is made of."""
+    """The structure of an HRNet of ours."""
 
     stem: int  # channels of the two stem convolutions
-    bottleneck: int  # width of stage 1's, whose output has four times as many channels
+    bottleneck: int  # width of stage 1's bottlenecks, whose output is four times as wide
     stage1_blocks: int
     widths: tuple[int, int, int, int]  # of the branches at 1/4, 1/8, 1/16, 1/32
     blocks: int  # basic blocks in each branch of a module
     modules: tuple[int, int, int]  # exchange modules of stages 2, 3 and 4
-    flex_width: int  # channels inside of flex heads
+    flex_width: int  # hidden channels of flex heads
 
 
 # Ours, for minutes on a laptop; the narrow and wide ones for one-exit baselines.
@@ -52,33 +52,33 @@ HRNETS = {
 
 @dataclass(frozen=True, kw_only=True)
 class AnytimeSpec(Spec):
-    """What an anytime network is made of. Hashable, and equal to its JSON form and back.
+    """The structure of an anytime network. Hashable, and unchanged by a round trip through JSON.
 
     Args:
         backbone: one of `HRNETS`, an HRNet of timm's (``hrnet_w48``), or any model of timm or of
             this package with ``features_only``, whose stages can be run one by one.
         heads: ``original`` (EE), or ``flex`` (RH): heads that see more context, at all exits but
             the backbone's last.
-        flex_width: channels inside of flex heads; None takes the backbone's published width.
+        flex_width: hidden channels of flex heads; None takes the backbone's published width.
         exits: numbers of the exits, from 1. Stages after the last are left out, so that ``(4,)``
             is the plain network and ``(2,)`` a shorter one.
         pretrained: whether the backbone starts from timm's weights, which are downloaded.
         masks: ``none``; ``confidence`` (CA): computed where the exit before is not confident;
             ``entropy``, in the authors' code and not in their paper's setting: computed where the
-            entropy of the classes is not below; ``heatmap``, of joints: where the largest heatmap
-            is not below, ours; ``random``: at as many positions drawn by chance, a control.
-        threshold: positions with a largest probability above it are confident; of ``entropy``, in
-            nats, and of ``heatmap`` those below it.
-        grid: every map's position in this many, down and across, is always computed, as in the
-            authors' code; 0: none.
+            entropy of the classes is at least the threshold; ``heatmap``, of joints: where the
+            largest heatmap is, ours; ``random``: as many random positions, a control.
+        threshold: positions with a largest probability above it are confident; with ``entropy``, in
+            nats, and ``heatmap`` those below it.
+        grid: one in this many positions, along each axis, is always computed, as in the authors'
+            code; 0: none.
         random_shares: with random masks, the share of positions computed for each exit but the
             first.
         merge: confident positions keep the logits of the exit before.
-        head_momentum: of the heads' BatchNorms, as torch counts it. The authors' is 0.01, as in
+        head_momentum: of the heads' BatchNorms, by torch's definition. The authors' is 0.01, as in
             the backbone.
 
     Raises:
-        SpecError: a value that no network can have, in one line that names the field.
+        SpecError: an invalid value, in one line that names the field.
     """
 
     backbone: str = "hrnet_digits"
@@ -97,7 +97,7 @@ class AnytimeSpec(Spec):
 
     @classmethod
     def kind(cls) -> str:
-        """As errors have it."""
+        """The network's name in errors."""
         return "an anytime network"
 
     def check(self) -> None:
@@ -127,9 +127,9 @@ class AnytimeSpec(Spec):
             _check_shares(self.random_shares, self.exits)
 
     def width_of_flex_heads(self) -> int:
-        """Channels inside of flex heads."""
+        """Hidden channels of flex heads."""
         widths = {name: size.flex_width for name, size in HRNETS.items()}
-        widths |= {one["timm"]: one["flex_width"] for one in published()["backbone"].values()}
+        widths |= {b["timm"]: b["flex_width"] for b in published()["backbone"].values()}
         return self.flex_width or widths.get(self.backbone, FLEX_WIDTH)
 
 
@@ -138,14 +138,14 @@ def _is_share(value: Any) -> bool:
 
 
 def _check_exits(exits: Any) -> None:
-    whole = isinstance(exits, tuple) and all(type(one) is int and one >= 1 for one in exits)
-    if not whole or not exits or list(exits) != sorted(set(exits)):
+    valid = isinstance(exits, tuple) and all(type(exit) is int and exit >= 1 for exit in exits)
+    if not valid or not exits or list(exits) != sorted(set(exits)):
         raise SpecError(f"exits: {exits!r}; use exit numbers from 1 in ascending order, as [1, 2]")
 
 
 def _check_shares(shares: Any, exits: tuple[int, ...]) -> None:
-    fits = isinstance(shares, tuple) and len(shares) == len(exits) - 1
-    if not fits or not all(_is_share(share) for share in shares):
+    valid = isinstance(shares, tuple) and len(shares) == len(exits) - 1
+    if not valid or not all(_is_share(share) for share in shares):
         raise SpecError(
             f"random_shares: {shares!r}; use one number from 0 to 1 for each exit after the first"
         )

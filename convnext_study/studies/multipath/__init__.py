@@ -2,9 +2,9 @@
 
 Zhao, Bai, An: "Research on Multi-Path Lightweight Convolutional Neural Network", Computer
 Engineering and Applications 2023, 59(6), 134-145. Only its first two pages are available to us,
-and they hold no layer table: module and networks are our reconstruction from what they state
-(paths of different depths beside each other, 1x1 convolutions that compress, the sizes of two
-networks), and are labelled so wherever they appear.
+without a layer table: module and networks are our reconstruction from what they state (parallel
+paths of different depths, compressing 1x1 convolutions, the sizes of two networks), and are
+labelled so wherever they appear.
 """
 
 from convnext_study.imports import Study

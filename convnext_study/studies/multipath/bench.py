@@ -1,6 +1,6 @@
-"""How fast the two forms of the paths are, for ``convnext-study bench --parts multipath``.
+"""The speed of both forms of the paths, for ``convnext-study bench --parts multipath``.
 
-On the CPU one thread is used and its own time counted, not the wall's, which others share.
+On the CPU one thread is used, and its processor time is measured, since wall time is shared.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ NOTES = ("On a CPU one thread, and its own time.",)
 
 
 def measure(settings: Settings, report: Callable[[str], None]) -> list[dict[str, Any]]:
-    """What ``convnext-study bench --parts multipath`` measures: a row for each network, job and
-    batch.
+    """The rows of ``convnext-study bench --parts multipath``, one per network, job and batch size.
 
-    Raises UserError for a network that is none of `NETWORKS`, and for a size of images.
+    Raises UserError for a network that is none of `NETWORKS`, and for an image size.
     """
     if settings.image_size:
         raise UserError("--image-size: the networks of multipath are measured at 32x32")
@@ -58,9 +57,9 @@ def _speeds(spec: MultipathSpec, job: str, batch: int, settings: Settings) -> di
             net = MultipathNet(spec, implementation=implementation).train(job == "train")
             net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             measures[implementation] = rate(_step(net, x), batch, 0.0, clock)
-        found = interleave(measures, settings.repeats)
-    rates = {form: Spread.of(values).to_dict() for form, values in found.items()}
-    return {"images_per_s": rates, "ratio": ratio(found["fused"], found["plain"]).to_dict()}
+        speeds = interleave(measures, settings.repeats)
+    rates = {form: Spread.of(values).to_dict() for form, values in speeds.items()}
+    return {"images_per_s": rates, "ratio": ratio(speeds["fused"], speeds["plain"]).to_dict()}
 
 
 def _step(net: MultipathNet, x: torch.Tensor) -> Callable[[], None]:
@@ -80,7 +79,7 @@ def _step(net: MultipathNet, x: torch.Tensor) -> Callable[[], None]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table[dict[str, Any]]:
-    """What was measured."""
+    """The measured speeds."""
     columns: list[Column[dict[str, Any]]] = [
         Column("network", "network", kind="text"),
         Column("job", "", kind="text"),

@@ -1,4 +1,4 @@
-"""What the runs show: rows beside the paper's numbers, its claims, and what widening costs."""
+"""The study's findings: rows beside the paper's numbers, its claims, and the cost of widening."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from convnext_study.runs.records import Record
 from convnext_study.studies.multipath import growth
 from convnext_study.studies.multipath.rows import ROWS, ComparisonRow
 
-# What the paper prints, with its errata.
-
 
 class Published(NamedTuple):
-    """What the paper prints of a network on CIFAR-10: top-1 in percent, or words, and its MB."""
+    """The paper's figures for a network on CIFAR-10: top-1 in percent, or words, and its MB."""
 
     top1: float | str
     mb: float
@@ -48,10 +46,10 @@ NOTES = (
 )
 
 Rows: TypeAlias = Mapping[str, Sequence[Record]]
-Networks: TypeAlias = tuple[str, ...]  # one's name, or two: what the first gains over the second
+Networks: TypeAlias = tuple[str, ...]  # one name, or two: the gain of the first over the second
 Test: TypeAlias = PairTest[Networks]
 
-# What the paper claims: in words, and the networks whose difference should be above 0.
+# The paper's claims: in words, and the networks whose difference should be above 0.
 CLAIMS: tuple[tuple[str, Networks, Networks], ...] = (
     ("widened in paths over channels, equal size", ("paths",), ("channels",)),
     ("1: different over equal depths, equal size", ("depths",), ("paths",)),
@@ -71,11 +69,11 @@ CLAIMS: tuple[tuple[str, Networks, Networks], ...] = (
 
 
 def findings(records: Iterable[Record], data: str, full: bool) -> list[Finding]:
-    """The comparison, the claims and the counts of a study's finished runs; nothing of none.
+    """The comparison, the claims and the counts of a study's finished runs; empty without any.
 
     Args:
-        records: of the runs that the study asks for.
-        data: URI of what they were trained on.
+        records: of the study's runs.
+        data: URI of their training data.
         full: whether these are networks of the paper's size.
     """
     rows: dict[str, list[Record]] = {}
@@ -101,40 +99,41 @@ class NetworkResult(NamedTuple):
 
     @property
     def accuracy(self) -> str:
-        """Mean and standard deviation over the seeds, or that there is none."""
-        found = self.result
-        return mean_std(found.value, found.std) if found and found.value is not None else "not run"
+        """Mean and standard deviation over the seeds, or ``not run``."""
+        if self.result is None or self.result.value is None:
+            return "not run"
+        return mean_std(self.result.value, self.result.std)
 
 
 def comparison_table(rows: Rows, data: str, full: bool) -> Table[NetworkResult]:
     """Accuracy, parameters, MB and MACs of each row, and the paper's numbers beside them.
 
     Args:
-        rows: finished records by the names of their rows.
-        data: URI of what they were trained on.
+        rows: finished records by row name.
+        data: URI of their training data.
         full: whether these are networks of the paper's size.
     """
 
     def result(name: str) -> Callable[[NetworkResult], Any]:
-        return lambda one: getattr(one.result, name, None)
+        return lambda line: getattr(line.result, name, None)
 
     def paper(name: str) -> Callable[[NetworkResult], Any]:
-        return lambda one: getattr(PAPER.get(one.row.name), name, None)
+        return lambda line: getattr(PAPER.get(line.row.name), name, None)
 
     columns: list[Column[NetworkResult]] = [
         Column(
             "label",
             "network",
-            lambda one: one.row.label if one.row.adopted else f"└ {one.row.label}",
+            lambda line: line.row.label if line.row.adopted else f"└ {line.row.label}",
             "text",
         ),
-        Column("mean", "top-1 %", result("value"), cell=lambda one: one.accuracy),
-        Column("n", "seeds", lambda one: one.result and len(one.result.seeds), format=str),
+        Column("mean", "top-1 %", result("value"), cell=lambda line: line.accuracy),
+        Column("n", "seeds", lambda line: line.result and len(line.result.seeds), format=str),
         Column("params", "params", result("params"), format=count),
         Column(
             "mb",
             "MB",
-            lambda one: one.result and 4e-6 * (one.result.params or 0),
+            lambda line: line.result and 4e-6 * (line.result.params or 0),
             format=digits(3),
         ),
         Column("macs", "MACs", result("macs"), prefixed=True),
@@ -143,43 +142,45 @@ def comparison_table(rows: Rows, data: str, full: bool) -> Table[NetworkResult]:
     ]
     size = "" if full else ", a quarter as wide and briefly trained"
     title = f"Multi-path networks, our reconstruction{size}: {data.partition(':')[0]}"
-    results = {one.metadata["row"]: one for one in summarize(_all(rows))}
+    results = {line.metadata["row"]: line for line in summarize(_all(rows))}
     lines = [NetworkResult(row, results.get(row.name)) for row in ROWS]
-    shown = [one for one in lines if one.result or one.row.name in PAPER]
+    shown = [line for line in lines if line.result or line.row.name in PAPER]
     return Table("multipath", title, columns, shown, notes=NOTES)
 
 
 def claims_table(rows: Rows) -> Table[Test] | None:
-    """The claims about accuracy that the runs allow to test, corrected by Holm's method."""
+    """Tests of the claims about accuracy for which there are runs, corrected by Holm's method."""
     pairs = []
-    for words, first, second in CLAIMS:
+    for question, first, second in CLAIMS:
         if not {*first, *second} <= rows.keys():
             continue
-        few = min(len(gains(rows, one)) for one in (first, second)) < 2 if first[1:] else False
-        if not few:
-            pairs.append(Pair(first, second, words))
+        if first[1:] and min(len(gains(rows, names)) for names in (first, second)) < 2:
+            continue  # a difference of gains takes two seeds
+        pairs.append(Pair(first, second, question))
     if not pairs:
         return None
-    tests = compare_pairs(pairs, lambda one: rows[one[0]] if len(one) == 1 else gains(rows, one))
+    tests = compare_pairs(
+        pairs, lambda names: rows[names[0]] if len(names) == 1 else gains(rows, names)
+    )
     noise = (
         "One seed: nothing is tested, and intervals cover the choice of test images only; claims "
         "about networks take several seeds, and so does how attention depends on different depths."
-        if all(one.comparison.significant is None for one in tests)
+        if all(test.comparison.significant is None for test in tests)
         else "Welch's t test on seeds."
     )
     corrected = f"p after Holm's correction over {len(tests)} tests; intervals of each test alone."
 
     def macs(test: Test) -> float | None:
-        """Of one image, what the claimed gain costs."""
+        """The cost of the claimed gain, per image."""
         if len(test.first) > 1:
             return None
-        one, other = (rows[names[0]][0].result for names in (test.first, test.second))
-        return one.cost.macs - other.cost.macs if one and other else None
+        first, second = (rows[names[0]][0].result for names in (test.first, test.second))
+        return first.cost.macs - second.cost.macs if first and second else None
 
     columns: list[Column[Test]] = [
-        Column("name", "name", lambda one: "-".join(one.first + one.second), "text", screen=False),
-        Column("claim", "claim", lambda one: one.question, "text"),
-        *comparison_columns(lambda one: one.comparison, tests[0].comparison.metric),
+        Column("name", "name", lambda t: "-".join(t.first + t.second), "text", screen=False),
+        Column("claim", "claim", lambda test: test.question, "text"),
+        *comparison_columns(lambda test: test.comparison, tests[0].comparison.metric),
         Column("macs", "MACs, difference", macs, format=signed, prefixed=True),
     ]
     title = "What the paper claims, on our reconstruction and this data"
@@ -188,21 +189,21 @@ def claims_table(rows: Rows) -> Table[Test] | None:
 
 def gains(rows: Rows, networks: Networks) -> list[Record]:
     """The first network's records of the seeds that both have, with its gain as their metric."""
-    mine, its = (
-        {one.run.seed: (one, one.result) for one in rows[name] if one.result} for name in networks
+    own, other = (
+        {rec.run.seed: (rec, rec.result) for rec in rows[name] if rec.result} for name in networks
     )
     return [
-        # The images that it was measured on say nothing of a difference.
+        # The samples are those of the network's own metric, not of the difference.
         with_metric(
             record,
             result.metric.model_copy(
-                update={"value": result.value - its[seed][1].value, "samples": None}
+                update={"value": result.value - other[seed][1].value, "samples": None}
             ),
         )
-        for seed, (record, result) in mine.items()
-        if seed in its
+        for seed, (record, result) in own.items()
+        if seed in other
     ]
 
 
 def _all(rows: Rows) -> list[Record]:
-    return [one for records in rows.values() for one in records]
+    return [record for records in rows.values() for record in records]

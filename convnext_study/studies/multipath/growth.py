@@ -1,9 +1,9 @@
-"""What widening costs: parameters of the small network, widened by paths or by channels, counted.
+"""The cost of widening: parameters of the small network, widened by paths or by channels.
 
-Counted from the spec alone, without torch and without the code that builds the network, so that
-agreement with it means something. By paths, 3x3 convolutions grow linearly, as the paper states.
-The 1x1 convolutions around them, in our reconstruction, join every channel to every channel and
-grow quadratically either way.
+They are counted from the spec alone, without torch and the code that builds the network, so that
+each checks the other. By paths, 3x3 convolutions grow linearly, as the paper states. The 1x1
+convolutions around them, in our reconstruction, connect all channels and grow quadratically in
+either case.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LINES = {"paths": ("link", "-o"), "channels": ("mark", "--s")}
 class Growth:
     """Parameters of a widened network: 3x3 convolutions in the paths, 1x1 ones, stem and head.
 
-    The 1x1 convolutions are those that compress into each path, the fuse and the shortcuts. Norms
+    The 1x1 convolutions are the compressing ones of each path, the fuse and the shortcuts. Norms
     count with their convolutions.
     """
 
@@ -46,18 +46,18 @@ class Growth:
 
 
 def growth(way: str, factor: int) -> Growth:
-    """`SMALL` with ``factor`` times the channels: by as many more ``paths``, or by ``channels``."""
+    """`SMALL` with ``factor`` times the channels, widened by ``paths`` or by ``channels``."""
     if way == "paths":
         wide = SMALL.replace(depths=tuple(sorted(SMALL.depths * factor)))
     else:
         wide = SMALL.replace(width=SMALL.width * factor)
     widths = wide.widths()
-    conv3 = wide.modules * sum(wide.depths) * sum(_conv(one, one, 3) for one in wide.path_widths())
-    # Into the paths, and the fuse; a module that enters a stage has a shortcut too.
-    inside = sum(2 * wide.modules * _conv(one, one, 1) for one in widths)
-    entering = sum(2 * _conv(c_in, one, 1) - _conv(one, one, 1) for c_in, one in pairwise(widths))
+    conv3 = wide.modules * sum(wide.depths) * sum(_conv(c, c, 3) for c in wide.path_widths())
+    # The paths' first ones, and the fuse; a stage's first module has a shortcut too.
+    inner = sum(2 * wide.modules * _conv(c, c, 1) for c in widths)
+    shortcuts = sum(2 * _conv(c_in, c, 1) - _conv(c, c, 1) for c_in, c in pairwise(widths))
     ends = _conv(IN_CHANS, widths[0], 3) + (widths[-1] + 1) * CLASSES
-    return Growth(conv3, inside + entering, ends)
+    return Growth(conv3, inner + shortcuts, ends)
 
 
 def _conv(c_in: int, c_out: int, kernel: int) -> int:
@@ -66,25 +66,25 @@ def _conv(c_in: int, c_out: int, kernel: int) -> int:
 
 
 def exponent(way: str, part: str) -> float:
-    """The power of the channels by which a part grows, over the last doubling."""
-    half, whole = (growth(way, factor) for factor in (FACTORS[-1] // 2, FACTORS[-1]))
-    return math.log2(getattr(whole, part) / getattr(half, part))
+    """The power of the number of channels by which a part grows, over the last doubling."""
+    half, full = (growth(way, factor) for factor in (FACTORS[-1] // 2, FACTORS[-1]))
+    return math.log2(getattr(full, part) / getattr(half, part))
 
 
 def sentences() -> list[str]:
-    """The counts in sentences, every number of them counted here."""
-    most = FACTORS[-1]
+    """The counts in sentences, with all numbers computed here."""
+    largest = FACTORS[-1]
     lines = []
     for way in WAYS:
-        grown = ", ".join(f"{name} ^{exponent(way, part):.2f}" for part, name in PARTS.items())
-        total = growth(way, most).total
-        lines.append(f"By {way}, parameters grow with the channels to the power: {grown}.")
-        lines.append(f"  At {most} times the channels: {total:,} parameters.")
-    found = growth("paths", most)
-    share = 100 * found.conv1 / found.total
+        powers = ", ".join(f"{name} ^{exponent(way, part):.2f}" for part, name in PARTS.items())
+        total = growth(way, largest).total
+        lines.append(f"By {way}, parameters grow with the channels to the power: {powers}.")
+        lines.append(f"  At {largest} times the channels: {total:,} parameters.")
+    counts = growth("paths", largest)
+    share = 100 * counts.conv1 / counts.total
     lines.append(
         f"Widening by paths is linear in the 3x3 convolutions alone. The 1x1 convolutions of our "
-        f"reconstruction (compressing, fuse, shortcuts) are quadratic either way, and at {most} "
+        f"reconstruction (compressing, fuse, shortcuts) are quadratic either way, and at {largest} "
         f"times the channels {share:.0f} % of the network that was widened by paths."
     )
     return lines
@@ -93,8 +93,8 @@ def sentences() -> list[str]:
 @style()
 def figure() -> Figure:
     """Parameters against channels, for both ways of widening and for each part."""
-    drawn, charts = draw_charts(list(PARTS.values()), (3.4, 3.6), sharey=True)
-    drawn.suptitle(TITLE, fontsize=12, fontweight="bold")
+    chart, charts = draw_charts(list(PARTS.values()), (3.4, 3.6), sharey=True)
+    chart.suptitle(TITLE, fontsize=12, fontweight="bold")
     for axes, part in zip(charts, PARTS, strict=True):
         axes.set(xscale="log", yscale="log", xlabel="channels, times the small one's")
         for way, (colour, line) in _LINES.items():
@@ -106,4 +106,4 @@ def figure() -> Figure:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.legend()
     charts[0].set_ylabel("parameters, millions")
-    return drawn
+    return chart

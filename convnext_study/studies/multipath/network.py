@@ -2,8 +2,8 @@
 
 Our reconstruction: the paper's layer table is unknown. Its baselines are ResNet-18 and SE-ResNet-18
 with a 3x3 stem and no pooling after it. Their sizes are printed (43.4 and 45.1 MB) and not their
-layers; the second is 45.05 MB here, the first 44.70, since no standard ResNet-18 has the size that
-is printed. `registry.py` lists the models for timm.
+layers; the second is 45.05 MB here, the first 44.70, since no standard ResNet-18 has the printed
+size. `registry.py` lists the models for timm.
 """
 
 from collections import OrderedDict
@@ -29,15 +29,15 @@ from convnext_study.studies.multipath.spec import SE_REDUCTION, STAGES, Multipat
 
 BASELINES = ("resnet18", "se_resnet18")
 STEM_CHANNELS = 64
-LARGER_STEM = 4  # how much more timm's own stem shrinks the image
+LARGER_STEM = 4  # factor by which timm's own stem shrinks the image more
 
 
 class Attention(nn.Module):
-    """One weight a group of channels, from the global means of all groups, by linear layers.
+    """One weight per group of channels, from the global means of all groups, by linear layers.
 
-    A group is a path, whose weighing is our reconstruction, or a channel, as in squeeze and
-    excitation (Hu et al., 2018). Paths lie one after the other in the channels, so that weighing
-    them after they are concatenated is the same as before.
+    A group is a path, which is our reconstruction, or a channel, as in squeeze and excitation (Hu
+    et al., 2018). Paths are contiguous in the channels, so that weighting them after concatenation
+    is the same as before.
     """
 
     def __init__(self, groups: int, hidden: int) -> None:
@@ -97,7 +97,7 @@ class MultiPathBlock(nn.Module):
 
 
 def basic(paths_spec: PathsSpec) -> nn.Sequential:
-    """3x3 convolutions in a row, with a BatchNorm each and a ReLU between them."""
+    """3x3 convolutions in sequence, each with a BatchNorm, and a ReLU between them."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     c_in, width = paths_spec.c_in, paths_spec.width
     for index in range(paths_spec.depths[0]):
@@ -125,15 +125,14 @@ class MultipathNet(TimmModel):
         spec: what to build.
         num_classes: 0 leaves the classifier out; the network then returns pooled features.
         in_chans: channels of the image.
-        global_pool: avg, max, avgmax, or '' for a map of logits, one of them at each position.
+        global_pool: avg, max, avgmax, or '' for a map of logits.
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last module, growing linearly from 0 at the first.
-        implementation: how the paths are computed, which changes nothing but speed: ``fused`` level
-            by level, ``plain`` path by path, or the one that was measured to train faster on the
-            CPU.
+        implementation: of the paths, which affects only speed: ``fused`` level by level, ``plain``
+            path by path; by default the one that was measured to train faster on the CPU.
 
     Raises:
-        ValueError: an argument that no network can have, in one line that names it.
+        ValueError: an invalid argument, in one line that names it.
     """
 
     def __init__(
@@ -168,15 +167,14 @@ class MultipathNet(TimmModel):
     def init_weights(self, scheme: str = "kaiming") -> None:
         """``kaiming``, as usual for ReLU and SGD, or ``trunc_normal``.
 
-        The paths' convolutions start as they would standing alone, in either form.
+        In both forms the paths' convolutions start as separate ones would.
         """
         init_layers(self, scheme)
 
 
 def build(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str) -> MultipathNet:
-    """The network of a record: ``args`` are `MultipathSpec`'s fields, and ``implementation`` if
-    any.
-    """
+    """The network of a record: ``args`` are `MultipathSpec`'s fields and optionally
+    ``implementation``."""
     fields = dict(args)
     implementation = fields.pop("implementation", None)
     spec = MultipathSpec.from_dict(fields)
@@ -237,11 +235,11 @@ def resnet18(*, se: bool = False, num_classes: int = 10, in_chans: int = 3, **kw
 
 
 def build_baseline(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str) -> Any:
-    """The baseline of a record: ``args`` hold its ``name``. Raises SpecError for another name."""
+    """The baseline ``name`` in a record's ``args``. Raises SpecError for another name."""
     name = args.get("name")
     if name not in BASELINES:
         raise SpecError(f"name: no baseline {name!r}{did_you_mean(str(name), list(BASELINES))}")
     net = resnet18(se=name == "se_resnet18", num_classes=num_classes, drop_path_rate=drop_path)
-    if init == "trunc_normal":  # its own start is the usual one for ReLU and SGD
+    if init == "trunc_normal":  # its own initialization is the usual one for ReLU and SGD
         init_layers(net, init)
     return net

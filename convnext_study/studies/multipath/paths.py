@@ -1,10 +1,10 @@
 """Parallel paths of different depths, computed path by path or level by level.
 
-Level by level (the fused form), convolutions that are equally deep in their paths are one: the
-first 1x1 convolutions, which share their input, one dense convolution; 3x3 convolutions one
-grouped convolution over the paths that are still going on. The parameters are stored so, and path
-by path (the plain form) uses their slices. A BatchNorm treats each channel by itself, so one over
-all paths is the same as one for each.
+Level by level (the fused form), the convolutions at one depth of all paths are one: the first 1x1
+convolutions, which share their input, one dense convolution; the 3x3 convolutions one grouped
+convolution over the paths that reach that depth. The parameters are stored in this form, and path
+by path (the plain form) uses slices of them. A BatchNorm treats each channel separately, so one
+over all paths is the same as one per path.
 """
 
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 IMPLEMENTATIONS = ("fused", "plain")
-# Measured on the CPU, one thread, channels last: fused over plain in images a second.
+# Measured on the CPU, one thread, channels last: images per second, fused over plain.
 #   training, batch 64   4 paths of 4 channels 1.27, of 8 0.97-1.09, of 12 to 40 0.85-0.97
 #   training, batch 16-32   8 paths of 16 channels 1.03-1.17
 #   inference, batch 16 to 128   4 paths 0.88-1.03, 8 paths 1.03
 #   either, batch 1   4 paths 1.1-1.4, 8 paths 1.5-1.7
-# Calls are saved, and what is worked on at once no longer fits a cache.
+# Fusing saves calls, but the larger working set no longer fits the cache.
 FEW_PATHS = 4
 NARROW_PATH = 8
 
@@ -27,16 +27,16 @@ NARROW_PATH = 8
 def default_implementation(paths: int, width: int) -> str:
     """The form that trains faster on the CPU in batches of 16 and more.
 
-    For single images, and where calls are dear as on a GPU with small maps, prefer ``fused``.
+    For single images, and where calls are expensive, as on a GPU with small maps, prefer ``fused``.
     """
     return "plain" if paths <= FEW_PATHS and width >= NARROW_PATH else "fused"
 
 
 @dataclass(frozen=True)
 class PathsSpec:
-    """Shape of the paths of one module: ``c_in`` to ``width`` channels in each of them.
+    """Shape of the paths of one module: ``c_in`` to ``width`` channels each.
 
-    The stride sits on each path's first 3x3 convolution, on its 1x1 where it has no other.
+    The stride is that of each path's first 3x3 convolution, or of its 1x1 where it has none.
     """
 
     c_in: int
@@ -46,10 +46,10 @@ class PathsSpec:
 
 
 class PathConv2d(nn.Conv2d):
-    """Convolutions of one shape, one a path, without bias: dense if all read the same input.
+    """Convolutions of one shape, one per path, without bias: dense if all have the same input.
 
     Maps (N, c_in, H, W), or (N, paths * width, H, W) where each has its own input, to
-    (N, paths * width, H', W'); one path's input to (N, width, H', W') where it is named.
+    (N, paths * width, H', W'); with ``path``, that path's input to (N, width, H', W').
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class PathConv2d(nn.Conv2d):
         self.width = paths_spec.width
 
     def forward(self, x: Tensor, path: int = -1) -> Tensor:
-        """Convolve all paths, or only ``path`` with its part of the weight, to (N, C, H', W')."""
+        """Convolve all paths, or only ``path`` with its slice of the weight, to (N, C, H', W')."""
         weight, groups = self.weight, self.groups
         if path >= 0:
             weight, groups = weight[path * self.width : (path + 1) * self.width], 1
@@ -89,7 +89,7 @@ class Level(nn.Module):
         return self.act(self.norm(self.conv(x)))  # type: ignore[no-any-return]
 
     def one_path(self, x: Tensor, path: int) -> Tensor:
-        """What ``forward`` does, for one path: its input to (N, width, H', W')."""
+        """As ``forward``, for one path: its input to (N, width, H', W')."""
         begin, end = path * self.conv.width, (path + 1) * self.conv.width
         mean, var = self.norm.running_mean, self.norm.running_var
         assert mean is not None and var is not None  # noqa: S101
@@ -109,7 +109,7 @@ class Level(nn.Module):
 
 
 class Paths(nn.Module):
-    """All paths beside each other: (N, c_in, H, W) to (N, paths * width, H', W').
+    """All paths in parallel: (N, c_in, H, W) to (N, paths * width, H', W').
 
     Args:
         paths_spec: their shape.
@@ -126,13 +126,13 @@ class Paths(nn.Module):
         self.direct = None
         if self.shallow:
             self.direct = Level(PathConv2d(paths_spec, self.shallow, stride=paths_spec.stride))
-        # Level 0 holds the 1x1 convolutions; of later ones, the paths that are still going on.
-        self.going_on = [self.deep]
+        # How many paths reach each level; level 0 has the 1x1 convolutions.
+        self.active = [self.deep]
         levels = [Level(PathConv2d(paths_spec, self.deep))]
         for depth in range(1, paths_spec.depths[-1] + 1):
-            self.going_on.append(sum(one >= depth for one in paths_spec.depths))
+            self.active.append(sum(path >= depth for path in paths_spec.depths))
             stride = paths_spec.stride if depth == 1 else 1
-            conv = PathConv2d(paths_spec, self.going_on[-1], kernel=3, stride=stride)
+            conv = PathConv2d(paths_spec, self.active[-1], kernel=3, stride=stride)
             levels.append(Level(conv))
         self.levels = nn.ModuleList(levels)
 
@@ -144,7 +144,7 @@ class Paths(nn.Module):
         return torch.cat(self._by_level(x) if fused else self._by_path(x), 1)
 
     def _norms_replaced(self) -> bool:
-        """Whether norms do what slices of them cannot, such as speak with other processes."""
+        """Whether norms do what slices of them cannot, such as synchronizing across processes."""
         norms = [level.norm for level in self.levels]
         return any(type(norm) is not nn.BatchNorm2d for norm in norms)
 
@@ -154,12 +154,12 @@ class Paths(nn.Module):
             outputs.append(self.direct(x))
         reached = self.deep
         for depth, level in enumerate(self.levels):
-            going_on = self.going_on[depth]
-            if going_on < reached:
-                sizes = [(reached - going_on) * self.width, going_on * self.width]
+            active = self.active[depth]
+            if active < reached:
+                sizes = [(reached - active) * self.width, active * self.width]
                 ended, x = torch.split(x, sizes, 1)
                 outputs.append(ended)
-            x, reached = level(x), going_on
+            x, reached = level(x), active
         outputs.append(x)
         return outputs
 
@@ -171,8 +171,8 @@ class Paths(nn.Module):
         for path in range(self.deep):
             y = x
             for depth, level in enumerate(self.levels):
-                place = path - (self.deep - self.going_on[depth])  # among those that reach it
-                if place >= 0:
-                    y = level.one_path(y, place)  # type: ignore[operator]
+                position = path - (self.deep - self.active[depth])  # among those at this depth
+                if position >= 0:
+                    y = level.one_path(y, position)  # type: ignore[operator]
             outputs.append(y)
         return outputs

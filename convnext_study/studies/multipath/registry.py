@@ -1,6 +1,6 @@
 """The multi-path networks and their baselines as models in timm.
 
-``timm.create_model("multipath_small_se")`` builds one. Keywords may set fields of the network:
+``timm.create_model("multipath_small_se")`` builds one. Keywords may set fields of the spec:
 ``create_model("multipath_small", attention="path", depths=(2, 2, 3, 3))``.
 """
 
@@ -48,21 +48,21 @@ _CFG = {
 }
 
 
-def _multipath(spec: MultipathSpec, what: str) -> ModelEntry:
+def _multipath(spec: MultipathSpec, title: str) -> ModelEntry:
     return ModelEntry(
         network="convnext_study.studies.multipath.network:MultipathNet",
         spec=spec,
-        description=f"{what}. {RECONSTRUCTION}",
+        description=f"{title}. {RECONSTRUCTION}",
         cfg=_CFG,
         features={"out_indices": tuple(range(STAGES)), "flatten_sequential": True},
     )
 
 
-def _baseline(se: bool, what: str) -> ModelEntry:
+def _baseline(se: bool, title: str) -> ModelEntry:
     return ModelEntry(
         network="convnext_study.studies.multipath.network:resnet18",
         args={"se": se},
-        description=f"{what}. {RECONSTRUCTION}",
+        description=f"{title}. {RECONSTRUCTION}",
         cfg={**_CFG, "pool_size": (4, 4), "first_conv": "conv1", "classifier": "fc"},
     )
 

@@ -1,7 +1,7 @@
-"""The paper's comparison as rows to train: networks, recipes, and the published numbers.
+"""The paper's comparison as rows to train: networks and recipes.
 
 The paper's layer table and recipe are not available to us. The networks are our reconstruction of
-what it states, the recipes are ours, and only `PAPER` holds numbers that it prints.
+what it states, and the recipes are ours.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from convnext_study.studies.multipath.spec import (
 
 STUDY = "multipath-reconstruction"
 NET, BASELINE = "multipath", "multipath-baseline"
-REDUCTION = 4  # by which the reduced networks are narrower; depths and modules stay
-SIZE = 32  # of the images that the networks are meant for
+REDUCTION = 4  # by which reduced networks are narrower; depths and modules stay
+SIZE = 32  # of the images that the networks are designed for
 
-# What is usual for CIFAR at 32x32: the paper's own recipe is not available to us.
+# Usual for CIFAR at 32x32: the paper's own recipe is not available to us.
 FULL = Recipe(
     name="cifar-usual",
     epochs=200,
@@ -43,8 +43,9 @@ FULL = Recipe(
     crop_pct=1.0,
     init="kaiming",
 )
-# Ours, for minutes on a laptop: of digits' few images small batches make enough steps (in 8 epochs
-# `depths` reaches 97.8 % with 32 images per step and 83.4 % with 64 at FULL's rate; one seed).
+# Ours, for minutes on a laptop: with digits' few images it takes small batches to make enough steps
+# (in 8 epochs `depths` reaches 97.8 % with 32 images per step, 83.4 % with 64 at FULL's rate; one
+# seed).
 REDUCED = FULL.model_copy(
     update={
         "name": "cifar-reduced",
@@ -54,7 +55,7 @@ REDUCED = FULL.model_copy(
         "warmup_epochs": 1.0,
     }
 )
-# The scans are 8x8: at 16x16 nothing of them is lost.
+# The scans are 8x8: 16x16 loses nothing.
 REDUCED_DIGITS = 16
 
 
@@ -62,8 +63,8 @@ REDUCED_DIGITS = 16
 class ComparisonRow:
     """A network of the comparison, and the one that it is compared with.
 
-    ``spec`` is the full-size network's; None for a baseline, which ``name`` names. ``adopted``
-    rows lead from one to the next; the others are tried beside them.
+    ``spec`` is the full-size network's; None for a baseline, which ``name`` identifies. ``adopted``
+    rows form a sequence; the others are variants tried beside it.
     """
 
     name: str
@@ -106,9 +107,9 @@ ROWS = (
 
 
 def is_full(data: str, recipe: str | None = None) -> bool:
-    """Whether networks of the paper's size are trained: on CIFAR, or as ``recipe`` asks.
+    """Whether networks of the paper's size are trained.
 
-    ``published`` asks for them, ``small`` for reduced ones; any other recipe leaves it to the data.
+    ``recipe`` ``published`` means full size, ``small`` reduced; with any other, only CIFAR is full.
     """
     return recipe == "published" or (recipe != "small" and data.startswith("cifar"))
 
@@ -120,15 +121,15 @@ def runs_of(
     changes: dict[str, Any],
     names: Collection[str] = (),
 ) -> list[Run]:
-    """Every row for every seed, or those of some ``names``. ``recipe`` is as in `is_full`, or a
-    recipe's name or file.
+    """Every row for every seed, or those of ``names``. ``recipe`` is as in `is_full`, or a recipe's
+    name or file.
 
-    Raises RecipeError for a recipe that cannot be used, UserError for data whose images have no
-    class, and for a name that no row has there.
+    Raises RecipeError for an invalid recipe, UserError for data without class labels, and for a
+    name that no row has.
     """
     check_labels(data, OF_IMAGES)
     full = is_full(data, recipe)
-    # A baseline is what it is, at one size.
+    # Baselines have one size only.
     rows = {row.name: row for row in ROWS if full or row.spec is not None}
     for name in names:
         if name not in rows:
@@ -138,14 +139,14 @@ def runs_of(
         fields.setdefault("image_size", REDUCED_DIGITS)
     elif data.startswith("folder:"):
         fields.setdefault("image_size", SIZE)
-    known = {None: FULL if full else REDUCED, "published": FULL, "small": REDUCED}
-    chosen = known[recipe] if recipe in known else get_recipe(str(recipe))
-    settings = chosen.replace(**fields).model_dump(mode="json")
-    end = "" if full else "_quarter"
+    recipes = {None: FULL if full else REDUCED, "published": FULL, "small": REDUCED}
+    base = recipes[recipe] if recipe in recipes else get_recipe(str(recipe))
+    settings = base.replace(**fields).model_dump(mode="json")
+    suffix = "" if full else "_quarter"
     return [
         Run(
             study=STUDY,
-            name=row.name + end,
+            name=row.name + suffix,
             model=_model(row, full),
             recipe=settings,
             data=data,
@@ -156,7 +157,7 @@ def runs_of(
                 "label": row.label,
                 "order": order,
                 "adopted": row.adopted,
-                "parent": row.parent and row.parent + end,
+                "parent": row.parent and row.parent + suffix,
                 "section": row.section + (_RECONSTRUCTION[full] if row.spec else ""),
                 "published": False,
             },

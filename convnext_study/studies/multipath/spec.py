@@ -21,20 +21,20 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class MultipathSpec(Spec):
-    """What a network is made of. Hashable, and equal to its JSON form and back.
+    """The structure of a network. Hashable, and unchanged by a round trip through JSON.
 
     Args:
         block: ``multipath`` is the module of parallel paths; ``basic`` the plain block to compare
             it with: ``depths[0]`` 3x3 convolutions beside a shortcut, without 1x1 convolutions.
-        depths: 3x3 convolutions in each path, in ascending order: the order of paths changes
-            nothing. A path of depth 0 is its 1x1 convolution alone.
-        width: channels of a path in stage 1, doubled at every further stage.
-        modules: modules in each of the three stages.
-        attention: ``none``; ``path``: one learned weight a path; ``se``: squeeze and excitation
+        depths: 3x3 convolutions in each path, in ascending order, since the order of paths does not
+            matter. A path of depth 0 is just its 1x1 convolution.
+        width: channels of a path in stage 1, doubled at each further stage.
+        modules: per stage, of three.
+        attention: ``none``; ``path``: one learned weight per path; ``se``: squeeze and excitation
             on the concatenated channels.
 
     Raises:
-        SpecError: a value that no network can have, in one line that names the field.
+        SpecError: an invalid value, in one line that names the field.
     """
 
     block: str = "multipath"
@@ -45,7 +45,7 @@ class MultipathSpec(Spec):
 
     @classmethod
     def kind(cls) -> str:
-        """As errors have it."""
+        """The network's name in errors."""
         return "a multi-path network"
 
     def check(self) -> None:
@@ -83,10 +83,10 @@ def _check_depths(depths: Any) -> None:
 
 
 SMALL = MultipathSpec()
-# Equal depths, and to the last parameter the size of SMALL.
+# Equal depths, and exactly the number of parameters of SMALL.
 SMALL_EQUAL = MultipathSpec(depths=(2, 2, 3, 3))
 LARGE = MultipathSpec(width=40)
-# As large, but widened by paths and modules where LARGE has wider paths.
+# As large, but with more paths and modules, where LARGE has wider paths.
 LARGE_PATHS = MultipathSpec(depths=(0, 1, 2, 3, 4, 5, 6, 7), modules=4)
 # The plain network of SMALL's size: 44 is the width at which it has 5.3 MB.
 BASIC = MultipathSpec(block="basic", depths=(2,), width=44)

@@ -1,1 +1,1 @@
-"""Skipping that saves time: gather, compute, scatter, with the numbers of the masked dense form."""
+"""Skipping that saves time: gather, compute, scatter, equal to the masked dense form."""

@@ -1,4 +1,4 @@
-"""From a trained network to a copy that skips: BatchNorms folded, and a skipper in every place."""
+"""Copies of trained networks that skip: with BatchNorms folded, and a skipper per convolution."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from convnext_study.studies.anytime.skipping.skipper import (
 def accelerated(net: AnytimeNet, *, skip: bool = True) -> AnytimeNet:
     """A copy for inference: BatchNorms folded, channels last, and skipping what its masks skip.
 
-    It gives the logits of the network in evaluation mode but for rounding, cannot be trained, and
-    keeps the weights of now. On the CPU its convolutions are the compiled kernels, where there is a
-    compiler. One that is not to ``skip`` is torch's own, and computes everything, as the authors'
-    code does.
+    Up to rounding it returns the network's logits in evaluation mode; it cannot be trained, and
+    does not follow later changes of the weights. On the CPU its convolutions are the compiled
+    kernels, if there is a compiler. Without ``skip`` it uses torch's and computes everything, as
+    the authors' code does.
     """
     fast = copy.deepcopy(net).eval().requires_grad_(False)
     fold_batchnorms(fast)
     for module in fast.modules():
-        if isinstance(module, nn.ReLU):  # it acts on a sum of its own in every backbone here
+        if isinstance(module, nn.ReLU):  # nothing else reads its input in any backbone here
             module.inplace = True
     fast = fast.to(memory_format=torch.channels_last)
     if not skip:
         return fast
     if next(fast.parameters()).device.type == "cpu":
-        compiled.library()  # built now, and not in the first answer's time
+        compiled.library()  # built now rather than during the first prediction
     for module in fast.modules():
         if isinstance(module, MaskedConv2d) and has_kernel(module):
             module.skipper = Skipper(module)
@@ -57,10 +57,10 @@ def accelerated(net: AnytimeNet, *, skip: bool = True) -> AnytimeNet:
 
 
 def _fuse(backbone: HRNet) -> None:
-    """Let ReLUs and sums be part of the convolutions before them, in the stem and in all blocks."""
+    """Fuse ReLUs and sums into the convolutions before them, in the stem and in all blocks."""
     for name, act in (("conv1", "act1"), ("conv2", "act2")):
         conv = backbone.get_submodule(name)
-        assert isinstance(conv, KernelConv2d)  # noqa: S101  as all square convolutions are now
+        assert isinstance(conv, KernelConv2d)  # noqa: S101  as are all square convolutions
         conv.relu = True
         setattr(backbone, act, nn.Identity())
     for module in backbone.modules():
@@ -71,8 +71,8 @@ def _fuse(backbone: HRNet) -> None:
 def fold_batchnorms(net: nn.Module) -> None:
     """Fold, in place, every BatchNorm that directly follows a convolution into its weights.
 
-    In a masked convolution the factor goes into the weights, as the fill is linear, and the shift
-    is added everywhere, to filled positions too.
+    In a masked convolution the factor is folded into the weights, as the fill is linear, and the
+    shift is added everywhere, to filled positions too.
     """
     for module in list(net.modules()):
         for conv_owner, conv_name, norm_owner, norm_name in _pairs(module):
@@ -82,25 +82,24 @@ def fold_batchnorms(net: nn.Module) -> None:
 
 
 def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module, str]]:
-    """Owner and name of a convolution, and of the BatchNorm after it.
+    """Owner and name of each convolution and of the BatchNorm that follows it.
 
     In sequences they are neighbours; in timm's blocks ``bn1`` follows ``conv1``; in a flex head
-    they stand in two lists. Classes of their own, such as norms with an activation in them, are
-    left as they are.
+    they are in two lists. Subclasses, such as norms with an activation, are left as they are.
     """
     if isinstance(module, FlexHead):
         for index in range(len(module.norms)):
             yield module.convs, str(index), module.norms, str(index)
         return
-    if isinstance(module, StagedBackbone):  # timm's wrapper runs its layers in their order
+    if isinstance(module, StagedBackbone):  # timm's wrapper runs its layers in order
         module, sequence = module.net, True
     else:
         sequence = isinstance(module, nn.Sequential)
     children = list(module.named_children())
     for (first, conv), (second, norm) in pairwise(children):
-        named = first.startswith("conv") and second == first.replace("conv", "bn")
-        plain = type(conv) in (nn.Conv2d, MaskedConv2d) and type(norm) is nn.BatchNorm2d
-        if (sequence or named) and plain:
+        adjacent = first.startswith("conv") and second == first.replace("conv", "bn")
+        foldable = type(conv) in (nn.Conv2d, MaskedConv2d) and type(norm) is nn.BatchNorm2d
+        if (sequence or adjacent) and foldable:
             yield module, first, module, second
 
 

@@ -1,7 +1,7 @@
-"""The compiled extra: ``kernels.cpp``, built by this machine's C++ compiler where it is first used.
+"""The compiled kernels: ``kernels.cpp``, built by this machine's C++ compiler on first use.
 
-A shared library without a header of torch's, called through ctypes: docs/anytime.md says why it
-is no extension of torch's. A JIT such as numba's would be a dependency for one file, and leaves
+A shared library without torch's headers, called through ctypes: docs/anytime.md explains why it is
+no torch extension. A JIT such as numba's would be a dependency for one file, and would leave
 vectors and registers, which make these kernels as fast as oneDNN's, to its compiler.
 """
 
@@ -28,21 +28,21 @@ from torch import Tensor
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 COMPILERS = ("c++", "g++", "clang++")
-# What the machine can do at least, as torch has it: others of its kind read the same folder.
+# By torch's CPU capability, not ``-march=native``: machines that share a cache may differ.
 FLAGS = {
     "AVX2": ("-mavx2", "-mfma"),
     "AVX512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"),
 }
-# The dialect is that of the vectors; unlike c++11 it lets all compilers fuse products and sums.
+# GNU's dialect has the vectors; unlike c++11 it lets all compilers fuse products and sums.
 USUAL = ("-std=gnu++11", "-O3", "-shared", "-fPIC")
-SECONDS = 120  # that a compiler may take
+SECONDS = 120  # a compiler's time limit
 TYPES = {torch.float32: "float32", torch.float64: "float64"}
-LEAST_SHARED = 2**14  # numbers in an output that threads share; ours
-LANES = 16  # outputs are padded to so many: the most numbers in a vector
+LEAST_SHARED = 2**14  # numbers in an output from which threads share it; ours
+LANES = 16  # outputs are padded to a multiple: the most numbers in a vector
 
 
 class Shape(ctypes.Structure):
-    """What a kernel has to know of its maps; as in the C++ file."""
+    """A kernel's parameters, as in the C++ file."""
 
     _fields_ = tuple(
         (name, ctypes.c_int64)
@@ -57,42 +57,42 @@ class Shape(ctypes.Structure):
 def library() -> ctypes.CDLL | None:
     """The kernels; None where there is no compiler, or, with a warning, where it fails.
 
-    Built once into ``$XDG_CACHE_HOME/convnext_study``, or ``~/.cache``, and again where that is not
-    the user's alone to write: for this process then.
+    Built once into ``$XDG_CACHE_HOME/convnext_study``, or ``~/.cache``; for this process only where
+    others can write there.
     """
-    compiler = next((found for one in COMPILERS if (found := shutil.which(one))), None)
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         return None
     command = [compiler, *FLAGS.get(torch.backends.cpu.get_cpu_capability(), ()), *USUAL]
     try:
         system = (platform.machine(), platform.system(), platform.libc_ver())
-        made_of = repr((SOURCE.read_bytes(), command, _run([compiler, "--version"]), system))
-        name = f"skipping-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
-        with contextlib.ExitStack() as kept:
+        inputs = repr((SOURCE.read_bytes(), command, _run([compiler, "--version"]), system))
+        name = f"skipping-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.so"
+        with contextlib.ExitStack() as stack:
             folder = _cache_folder()
             if folder is None:
-                folder = Path(kept.enter_context(tempfile.TemporaryDirectory()))
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             path = folder / name
             if _is_private(path):
-                with contextlib.suppress(OSError):  # of another machine, or damaged: built again
+                with contextlib.suppress(OSError):  # another machine's, or damaged: rebuild it
                     return ctypes.CDLL(str(path))
-            with tempfile.TemporaryDirectory(dir=folder) as beside:
-                made = Path(beside) / name
-                _run([*command, "-o", str(made), str(SOURCE)])
-                made.chmod(0o700)
-                made.replace(path)
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                built = Path(scratch) / name
+                _run([*command, "-o", str(built), str(SOURCE)])
+                built.chmod(0o700)
+                built.replace(path)
             return ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
-        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
-        why = (said.strip() or str(error)).splitlines()[-1]
+        output = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
+        why = (output.strip() or str(error)).splitlines()[-1]
         warnings.warn(f"{compiler}: skipping goes without its kernels, slower: {why}", stacklevel=2)
         return None
 
 
 def build_name() -> str | None:
-    """Of the kernels: by source, compiler, its version and flags, and system; None without any."""
-    built = library()
-    return None if built is None else Path(built._name).stem
+    """Identifies the kernels by source, compiler, version, flags and system; None without any."""
+    kernels = library()
+    return None if kernels is None else Path(kernels._name).stem
 
 
 def _run(command: list[str]) -> str:
@@ -111,18 +111,18 @@ def _cache_folder() -> Path | None:
 
 
 def _is_private(path: Path) -> bool:
-    """Whether it is there, and nobody but this user can have written it."""
+    """Whether the path exists and only this user can have written it."""
     try:
-        about = path.lstat()
+        status = path.lstat()
     except OSError:
         return False
-    if sys.platform == "win32":  # where a home's files are its user's
+    if sys.platform == "win32":  # files in a home belong to its user
         return True
-    return about.st_uid == os.getuid() and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the kernels are there and take this map."""
+    """Whether the kernels are available and accept this map."""
     return (
         x.device.type == "cpu" and type(x) is Tensor and x.dtype in TYPES and library() is not None
     )
@@ -133,18 +133,19 @@ def call(
 ) -> None:
     """Run a kernel on all rows of maps, on as many threads as torch uses.
 
-    ``x`` and ``out`` (N, C, h, w) are in channels-last layout; ``weights`` are the kernel's own and
-    what it adds, ``state`` (N, h, w) uint8 what each position of ``out`` is; None: all computed.
+    ``x`` and ``out`` (N, C, h, w) are in channels-last layout; ``weights`` are the kernel's weights
+    and bias, ``state`` (N, h, w) uint8 is each output position's (`skipper.states`); None: all
+    computed.
     """
     function = getattr(library(), f"{name}_{TYPES[out.dtype]}")
     rows = len(out) * shape.rows
     threads = torch.get_num_threads() if out.numel() >= LEAST_SHARED else 1
     tensors = (x, *weights, state, out)
-    places = [ctypes.c_void_p(None if one is None else one.data_ptr()) for one in tensors]
+    pointers = [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
 
-    def run(part: int) -> None:
-        first, last = (ctypes.c_int64(rows * one // threads) for one in (part, part + 1))
-        function(*places, ctypes.byref(shape), first, last)
+    def run(thread: int) -> None:
+        first, last = (ctypes.c_int64(rows * t // threads) for t in (thread, thread + 1))
+        function(*pointers, ctypes.byref(shape), first, last)
 
     if threads == 1:
         run(0)

@@ -1,9 +1,8 @@
 """Convolutions and heads that compute at a mask's positions only, or everywhere, by the kernels.
 
-Equal to the masked dense form but for rounding. Maps are taken and given in channels-last layout,
-in which a position is a row of memory: runs of computed positions are computed where they lie.
-Without the kernels, as on a GPU, the windows of few positions are gathered for one matrix product,
-and many are computed densely.
+Equal to the masked dense form up to rounding. Maps are in channels-last layout, in which a position
+is a row of memory: runs of computed positions are computed in place. Without the kernels, as on a
+GPU, few positions are gathered as windows for one matrix product, and many are computed densely.
 """
 
 from __future__ import annotations
@@ -24,24 +23,24 @@ from convnext_study.studies.anytime.masks import (
 )
 from convnext_study.studies.anytime.skipping.compiled import LANES, Shape, call, usable
 
-FEW = 0.5  # the share of positions up to which they are gathered where no kernel is at hand; ours
+FEW = 0.5  # the share of positions up to which they are gathered without a kernel; ours
 
 
 def has_kernel(conv: nn.Conv2d) -> bool:
-    """Whether the kernels know such a convolution."""
+    """Whether the kernels support this convolution."""
     square = all(
         not isinstance(pair, str) and pair[0] == pair[1]
         for pair in (conv.kernel_size, conv.stride, conv.padding)
     )
-    whole = conv.groups == 1 or conv.groups == conv.in_channels == conv.out_channels
-    return square and whole and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+    grouping = conv.groups == 1 or conv.groups == conv.in_channels == conv.out_channels
+    return square and grouping and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
 
 
 class Packed(nn.Module):
-    """A convolution's weights as the kernels read them. They go with it to a device.
+    """A convolution's weights as the kernels read them. They move to a device with it.
 
-    ``weights`` (kernel * kernel * inputs, outputs rounded up to whole vectors) and ``bias``, a
-    folded BatchNorm included.
+    ``weights`` (kernel * kernel * inputs, outputs rounded up to whole vectors) and ``bias``,
+    including a folded BatchNorm.
     """
 
     weights: Tensor
@@ -51,11 +50,11 @@ class Packed(nn.Module):
         super().__init__()
         outputs = conv.out_channels
         self.packed = -(-outputs // LANES) * LANES
-        spare = (0, self.packed - outputs)
+        padding = (0, self.packed - outputs)
         flat = conv.weight.detach().permute(2, 3, 1, 0).reshape(-1, outputs)
-        added = flat.new_zeros(outputs) if bias is None else bias.detach()
-        self.register_buffer("weights", F.pad(flat, spare).contiguous(), persistent=False)
-        self.register_buffer("bias", F.pad(added, spare).contiguous(), persistent=False)
+        bias_ = flat.new_zeros(outputs) if bias is None else bias.detach()
+        self.register_buffer("weights", F.pad(flat, padding).contiguous(), persistent=False)
+        self.register_buffer("bias", F.pad(bias_, padding).contiguous(), persistent=False)
 
     def convolve(
         self,
@@ -66,12 +65,12 @@ class Packed(nn.Module):
         onto: Tensor | None = None,
         relu: bool = False,
     ) -> tuple[Tensor, Shape]:
-        """The output (N, outputs, h, w), added to ``onto`` in place if it is given, at computed
-        positions; anything elsewhere. And its shape.
+        """The output (N, outputs, h, w) at computed positions, undefined elsewhere, and its shape.
+        It is added to ``onto`` in place if that is given.
 
         Raises ValueError for maps that the convolution cannot take, for a ``state`` or ``onto``
-        that does not fit its output, and for a depthwise one with ``onto`` or ``relu``: a kernel
-        would not notice.
+        that does not fit its output, and for a depthwise one with ``onto`` or ``relu``, none of
+        which a kernel would detect.
         """
         x = in_rows(x)
         n, c_in, h, w = x.shape
@@ -95,9 +94,9 @@ class Packed(nn.Module):
 
 
 class KernelConv2d(nn.Conv2d):
-    """A convolution without a mask, by the kernels where they are, and with ``relu`` its ReLU.
+    """A convolution without a mask, by the kernels if available; ``relu`` adds a ReLU.
 
-    The same parameters and state dict as the `Conv2d` it takes the place of.
+    Parameters and state dict are those of the `Conv2d` that it replaces.
     """
 
     pack: Packed
@@ -111,10 +110,9 @@ class KernelConv2d(nn.Conv2d):
 
 
 class FusedBlock(nn.Module):
-    """A residual block of timm's without BatchNorms: sums and ReLUs in as few passes as can be.
+    """A residual block of timm's without BatchNorms: sums and ReLUs in as few passes as possible.
 
-    What comes in, or its shortcut, is overwritten: as the blocks of an HRNet stand, nothing else
-    reads it.
+    The input, or its shortcut, is overwritten: nothing else in an HRNet reads it.
     """
 
     conv1: nn.Conv2d
@@ -123,19 +121,19 @@ class FusedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C', H', W')."""
         shortcut = in_rows(x if self.downsample is None else self.downsample(x))
-        *before, last = [one for name, one in self.named_children() if name.startswith("conv")]
+        *before, last = [conv for name, conv in self.named_children() if name.startswith("conv")]
         for conv in before:
             x = step(conv, x)
         return step(last, x, shortcut)
 
 
 def step(conv: nn.Module, x: Tensor, onto: Tensor | None = None) -> Tensor:
-    """relu(conv(x)), or relu(conv(x) + onto), which is overwritten where the kernels are used."""
-    ours = not torch.is_grad_enabled() and usable(x)
-    if ours and isinstance(conv, KernelConv2d):
+    """relu(conv(x)), or relu(conv(x) + onto); the kernels overwrite ``onto``."""
+    use_kernels = not torch.is_grad_enabled() and usable(x)
+    if use_kernels and isinstance(conv, KernelConv2d):
         return conv.pack.convolve(conv, x, onto=onto, relu=True)[0]
     y: Tensor = conv(x)
-    if not ours:
+    if not use_kernels:
         return F.relu(y if onto is None else y + onto)
     y = in_rows(y)
     out = y if onto is None else checked_onto(onto, tuple(y.shape), y.dtype)
@@ -148,8 +146,8 @@ def step(conv: nn.Module, x: Tensor, onto: Tensor | None = None) -> Tensor:
 class Skipper(Packed):
     """Computes one masked convolution at a mask's positions.
 
-    ``taps`` are the fill's kernel as far as it matters in the precision at hand, ``shift``
-    (outputs) what is added to it.
+    ``taps`` are the fill's kernel, cropped to what matters in the weights' precision; ``shift``
+    (outputs) is added to the fill.
     """
 
     taps: Tensor
@@ -159,14 +157,14 @@ class Skipper(Packed):
         super().__init__(conv, conv.shifted_bias())
         scale, shift = conv.fill_lambda.detach(), conv.shift
         self.radius = reach_of(float(scale), torch.finfo(conv.weight.dtype).eps)
-        whole = radial_kernel(scale)
-        near = slice(len(whole) // 2 - self.radius, len(whole) // 2 + self.radius + 1)
-        none = conv.weight.new_zeros(conv.out_channels)
-        self.register_buffer("taps", whole[near, near].contiguous(), persistent=False)
-        self.register_buffer("shift", none if shift is None else shift, persistent=False)
+        kernel = radial_kernel(scale)
+        window = slice(len(kernel) // 2 - self.radius, len(kernel) // 2 + self.radius + 1)
+        zeros = conv.weight.new_zeros(conv.out_channels)
+        self.register_buffer("taps", kernel[window, window].contiguous(), persistent=False)
+        self.register_buffer("shift", zeros if shift is None else shift, persistent=False)
 
     def forward(self, conv: MaskedConv2d, x: Tensor, mask: ResizedMask | None) -> Tensor:
-        """The convolution's output, equal to the masked dense one but for rounding."""
+        """The convolution's output, equal to the masked dense one up to rounding."""
         if not usable(x):
             if mask is None or conv.groups > 1 or mask.share > FEW:
                 return conv.dense_form(x, mask)
@@ -180,14 +178,14 @@ class Skipper(Packed):
 
 
 def by_gathering(conv: MaskedConv2d, x: Tensor, mask: ResizedMask) -> Tensor:
-    """The windows of the computed positions are gathered, and one matrix product does the rest."""
-    reach, step = int(conv.padding[0]), conv.stride[0]
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, reach, reach, reach, reach))
+    """The convolution as one matrix product on the gathered windows of the computed positions."""
+    padding, step = int(conv.padding[0]), conv.stride[0]
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))
     image, row, column = mask.derive("places", lambda: mask.active[:, 0].nonzero().unbind(1))
-    side = torch.arange(conv.kernel_size[0], device=x.device)
-    down = (row * step)[:, None, None] + side[:, None]
-    right = (column * step)[:, None, None] + side
-    windows = padded[image[:, None, None], down, right].flatten(1)
+    offsets = torch.arange(conv.kernel_size[0], device=x.device)
+    rows = (row * step)[:, None, None] + offsets[:, None]
+    columns = (column * step)[:, None, None] + offsets
+    windows = padded[image[:, None, None], rows, columns].flatten(1)
     taps = conv.weight.permute(2, 3, 1, 0).reshape(-1, conv.out_channels)
     y = x.new_zeros((*mask.active[:, 0].shape, conv.out_channels))
     y[image, row, column] = windows @ taps if conv.bias is None else windows @ taps + conv.bias
@@ -195,8 +193,8 @@ def by_gathering(conv: MaskedConv2d, x: Tensor, mask: ResizedMask) -> Tensor:
 
 
 def states(mask: ResizedMask, radius: int) -> Tensor:
-    """Of each position, (N, h, w) uint8: 2 where it is computed, 1 where a computed one is within
-    ``radius``, else 0."""
+    """Each position's state, (N, h, w) uint8: 2 where it is computed, 1 where a computed one is
+    within ``radius``, else 0."""
 
     def make() -> Tensor:
         active = mask.active[:, 0].float()
@@ -209,64 +207,62 @@ def states(mask: ResizedMask, radius: int) -> Tensor:
 def skipping_head(head: nn.Module, maps: Sequence[Tensor], segment: SegmentMask) -> Tensor:
     """Logits (N, classes, h, w) of maps of several sizes, the largest first.
 
-    They are the head's wherever the mask is true, and anything elsewhere: where logits are merged,
-    that is never seen. The head's BatchNorms are folded.
+    They are the head's where the mask is true, and undefined elsewhere, where merging keeps the
+    logits of the exit before. The head's BatchNorms are folded.
     """
     h, w = maps[0].shape[-2:]
     if not usable(maps[0]) or (isinstance(head, FlexHead) and (h % 2 or w % 2)):
-        logits: Tensor = head(torch.cat([upsample(one, (h, w)) for one in maps], dim=1))
+        logits: Tensor = head(torch.cat([upsample(m, (h, w)) for m in maps], dim=1))
         return logits
     if isinstance(head, FlexHead):  # its first pooling and convolution from single positions
         first = head.convs[0](join(maps, segment, (h // 2, w // 2)))
         return head.after_convolution(first, (h, w))
     x = join(maps, segment, (h, w))
-    convs = [one for one in head.modules() if isinstance(one, MaskedConv2d)]
-    for conv in convs:  # pointwise: what is filled in would not be read
-        assert isinstance(conv.skipper, Skipper)  # noqa: S101  no head has others
+    convs = [m for m in head.modules() if isinstance(m, MaskedConv2d)]
+    for conv in convs:  # pointwise: filled positions would not be read
+        assert isinstance(conv.skipper, Skipper)  # noqa: S101  heads have no others
         x, _ = conv.skipper.convolve(conv, x, state_at(segment, (h, w)), relu=conv is not convs[-1])
     return x
 
 
 def state_at(segment: SegmentMask, size: tuple[int, int]) -> Tensor:
-    """Which positions a segment computes at a size: `states` without any that are near."""
+    """Which positions a segment computes at a size: `states` with radius 0."""
     mask = segment.at(size)
     assert mask is not None  # noqa: S101  the network calls heads only where something is masked
     return states(mask, 0)
 
 
 def join(maps: Sequence[Tensor], segment: SegmentMask, size: tuple[int, int]) -> Tensor:
-    """Maps at the size of the first one, side by side, or of that pooled to a half: (N, C, h, w),
-    at the mask's positions; anything elsewhere."""
-    state, total = state_at(segment, size), sum(one.shape[1] for one in maps)
-    out, done = empty_maps(maps[0], (len(maps[0]), total, *size)), 0
+    """Maps concatenated at the size of the first one, or of that pooled to a half: (N, C, h, w), at
+    the mask's positions; undefined elsewhere."""
+    state, total = state_at(segment, size), sum(m.shape[1] for m in maps)
+    out, channel = empty_maps(maps[0], (len(maps[0]), total, *size)), 0
     checked(state, "a mask's states", (len(out), *size), torch.uint8)
     pooled = maps[0].shape[-1] // size[1]
-    for one in map(in_rows, maps):
-        c_in, h, w = one.shape[1:]
+    for m in map(in_rows, maps):
+        c_in, h, w = m.shape[1:]
         shape = Shape(h, w, c_in, *size, total, total, pooled)
-        call("join", one, (one, one), state, out[:, done:], shape)
-        done += c_in
+        call("join", m, (m, m), state, out[:, channel:], shape)
+        channel += c_in
     return out
 
 
 def checked_onto(onto: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """What an output is added to; raises ValueError unless it is such maps, in rows."""
+    """``onto``; raises ValueError unless it is maps of this shape and type, in rows."""
     return checked(onto, "added to maps", shape, dtype, torch.channels_last)
 
 
 def checked(
-    given: Tensor,
+    x: Tensor,
     what: str,
     shape: tuple[int, ...],
     dtype: torch.dtype,
     layout: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
-    """``given``; raises ValueError for what a kernel would read past its end."""
-    if (given.shape, given.dtype) == (shape, dtype) and given.is_contiguous(memory_format=layout):
-        return given
-    raise ValueError(
-        f"{what} {tuple(given.shape)} in {given.dtype}; the output takes {shape} in {dtype}"
-    )
+    """``x``; raises ValueError for another shape, type or layout, which kernels do not check."""
+    if (x.shape, x.dtype) == (shape, dtype) and x.is_contiguous(memory_format=layout):
+        return x
+    raise ValueError(f"{what} {tuple(x.shape)} in {x.dtype}; the output takes {shape} in {dtype}")
 
 
 def in_rows(x: Tensor) -> Tensor:
@@ -275,5 +271,5 @@ def in_rows(x: Tensor) -> Tensor:
 
 
 def empty_maps(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Maps of the kind of ``x``, in rows."""
+    """Uninitialised maps with the type and device of ``x``, in rows."""
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
