@@ -78,7 +78,7 @@ def report(records: Sequence[Record], context: Context) -> list[Finding]:
         trained_road(one.label, context.road.regime, select_records(records, road(context, one)))
         for one in settings(context.data)
     ]
-    table = agreement_table([(one.label, one.found) for one in roads])
+    table = agreement_table([(one.label, one.agreement) for one in roads])
     return (
         [roads_table(roads), *([table] if table else [])] if any(one.rows for one in roads) else []
     )

@@ -36,5 +36,5 @@ def runs(context: Context) -> list[Run]:
 
 def report(records: Sequence[Record], context: Context) -> list[Finding]:
     road = trained_road("96 pixels", context.road.regime, select_records(records, runs(context)))
-    table = agreement_table([(road.label, road.found)])
+    table = agreement_table([(road.label, road.agreement)])
     return [table] if table else []

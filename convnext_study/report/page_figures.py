@@ -51,15 +51,15 @@ def road_figures(study: StudyResults, ids: Mapping[str, str], key: str) -> list[
     """The road map for desktops and phones. ``ids`` are those of the panels that its rows open."""
     buttons = {}
     for row in study.rows:
-        words = describe_row(study, row)
+        tip = describe_row(study, row)
         buttons[row.name] = {
             "class": "step",
             "role": "button",
             "tabindex": 0,
             "aria-expanded": "false",
             "aria-controls": ids[row.name],
-            "aria-label": f"{words.replace(chr(10), '; ')}. Show the step",
-            "data-tip": words,
+            "aria-label": f"{tip.replace(chr(10), '; ')}. Show the step",
+            "data-tip": tip,
         }
     summary = f"{study.metric.title} and MACs of every row of {study.meta.title}"
     label = f"{summary}; select one for details"
@@ -86,11 +86,11 @@ def describe_row(study: StudyResults, row: ResultRow) -> str:
         verdict = {None: "not tested", True: "significant", False: "not significant"}
         change = formatting.difference(test.difference.diff, row.metric)
         lines.append(f"{change}, {verdict[test.significant]}")
-        between = formatting.interval(test.difference.interval, row.metric.decimals)
+        interval = formatting.interval(test.difference.interval, row.metric.decimals)
         corrected = "for other test images"
         if test.p_adjusted is not None:
             corrected = f"Holm {formatting.p_equals(test.p_adjusted)}"
-        lines.append(f"interval {between}, {corrected}")
+        lines.append(f"interval {interval}, {corrected}")
     if row.macs is not None:
         lines.append(f"{formatting.with_prefix(row.macs, macs_prefix(study.rows))} MACs")
     if row.params is not None:
@@ -115,12 +115,12 @@ def _curves(study: StudyResults, ids: Mapping[str, str]) -> list[Curve]:
     return [
         Curve(
             record.epochs,
-            place / last,
+            i / last,
             "" if i else row.label,
             record.status == "done",
             _describe_run(row, record, ids),
         )
-        for place, row in enumerate(study.rows)
+        for i, row in enumerate(study.rows)
         for i, record in enumerate(study.records(row.name))
         if record.epochs
     ]
@@ -156,8 +156,8 @@ def step_curves(
     ]
 
 
-def _chart(figure: Figure, key: str, words: str) -> Markup:
-    label = f"{words}; the numbers are in the tables"
+def _chart(figure: Figure, key: str, title: str) -> Markup:
+    label = f"{title}; the numbers are in the tables"
     return inline(figure, key, class_="chart", role="group", aria_label=label)
 
 

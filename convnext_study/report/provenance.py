@@ -20,7 +20,7 @@ _PAPERS = {
     "modern": "Table 5 of the paper, EMA off",
     "classic": "torchvision's 90-epoch recipe, behind the paper's 76.13 % row",
 }
-_TROUBLE = {
+_PROBLEMS = {
     "corrupt_images": "times a training image that cannot be read was replaced by another",
     "corrupt_val_images": "test images that cannot be read were left out",
     "skipped_steps": "steps were skipped, their loss not being finite",
@@ -54,9 +54,9 @@ def provenance(study: StudyResults) -> list[tuple[str, str]]:
         ("data", short_data(study.meta.data)),
         ("test images", " or ".join(f"{count:,}" for count in images)),
         ("runs", f"{len(results)} finished and counted"),
-        ("made with", _each(map(code_version, counted))),
-        ("versions", _each(_pairs(record.manifest.get("versions")) for record in counted)),
-        ("hardware", _each(_pairs(machine_of(record)) for record in counted)),
+        ("made with", _distinct(map(code_version, counted))),
+        ("versions", _distinct(_joined(record.manifest.get("versions")) for record in counted)),
+        ("hardware", _distinct(_joined(machine_of(record)) for record in counted)),
         ("recipes", ", ".join(dict.fromkeys(row.recipe for row in study.rows if row.recipe))),
     ]
     if results:
@@ -65,15 +65,15 @@ def provenance(study: StudyResults) -> list[tuple[str, str]]:
             -1, ("training time", f"{total} over all runs, those side by side each counted")
         )
     metadata += [("went on under", text) for text in changes(counted)]
-    for name, words in _TROUBLE.items():
+    for name, problem in _PROBLEMS.items():
         if count := sum(getattr(record, name) for record in results):
-            metadata.append(("trouble", f"{count} {words}"))
+            metadata.append(("trouble", f"{count} {problem}"))
     if any("+" in code_version(record) for record in counted):
         metadata.append(("note", "+ after a commit: files differed from it when the run began"))
     return [(name, value) for name, value in metadata if value]
 
 
-def _each(values: Iterable[str]) -> str:
+def _distinct(values: Iterable[str]) -> str:
     """The distinct values, with their numbers of runs where there are several."""
     counts = Counter(filter(None, values))
     if len(counts) == 1:
@@ -81,7 +81,7 @@ def _each(values: Iterable[str]) -> str:
     return "; ".join(f"{value} ({formatting.plural(n, 'run')})" for value, n in counts.items())
 
 
-def _pairs(values: Any) -> str:
+def _joined(values: Any) -> str:
     if not isinstance(values, Mapping):
         return ""
     return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
@@ -89,13 +89,13 @@ def _pairs(values: Any) -> str:
 
 def recipe_tables(study: StudyResults) -> list[Table[Setting]]:
     """One table per recipe: its differences from the one that the paper uses for the same rows."""
-    seen: dict[str, tuple[dict[str, Any], str]] = {}
+    recipes: dict[str, tuple[dict[str, Any], str]] = {}
     for record in study.counted:
         recipe, name = record.run.recipe, str(record.run.metadata.get(RECIPE))
         if name in PUBLISHED:
-            seen.setdefault(json.dumps([recipe, name], sort_keys=True), (recipe, name))
+            recipes.setdefault(json.dumps([recipe, name], sort_keys=True), (recipe, name))
     tables = []
-    for i, (recipe, name) in enumerate(seen.values(), 1):
+    for i, (recipe, name) in enumerate(recipes.values(), 1):
         rows = recipe_changes(recipe, PUBLISHED[name].model_dump(mode="json"))
         count = formatting.plural(len(rows), "difference")
         title = f"{recipe.get('name', 'recipe')}: {count} from {_PAPERS.get(name, name)}"
@@ -135,7 +135,7 @@ def changes(records: Iterable[Record]) -> list[str]:
         values: dict[str, list[str]] = {}
         # ``run.json`` may be from a start whose work was lost.
         recorded = {name: value for name, value in record.manifest.items() if value is not None}
-        for start in [_in_words(recorded), *_starts(record)]:
+        for start in [_readable(recorded), *_start_settings(record)]:
             for name, value in start.items():
                 seen = values.setdefault(name, [])
                 if seen[-1:] != [value]:
@@ -147,7 +147,7 @@ def changes(records: Iterable[Record]) -> list[str]:
 def machine_of(record: Record) -> dict[str, Any]:
     """The machine on which a run began, with GPU and number of processes where its log has them."""
     machine: dict[str, Any] = dict(record.manifest.get("hardware") or {})
-    for event in _kept(record)[:1]:
+    for event in _kept_starts(record)[:1]:
         if isinstance(event.get("hardware"), Mapping):
             machine = dict(event["hardware"])
         if event.get("world_size", 1) != 1:
@@ -155,7 +155,7 @@ def machine_of(record: Record) -> dict[str, Any]:
     return {_NAMES.get(name, name): value for name, value in machine.items()}
 
 
-def _kept(record: Record) -> list[dict[str, Any]]:
+def _kept_starts(record: Record) -> list[dict[str, Any]]:
     """The events of the starts whose work was kept, since the next one began further on."""
     events = [event for event in record.events if event.get("event") in ("started", "resumed")]
     steps = [event.get("step") or 0 for event in events]
@@ -163,13 +163,13 @@ def _kept(record: Record) -> list[dict[str, Any]]:
     return [event for event, step, end in zip(events, steps, ends, strict=False) if end > step]
 
 
-def _starts(record: Record) -> list[dict[str, str]]:
+def _start_settings(record: Record) -> list[dict[str, str]]:
     """The settings of every kept start, ``none`` for those that only another start has."""
-    events = _kept(record)
-    starts = [_in_words(event) for event in events]
+    events = _kept_starts(record)
+    starts = [_readable(event) for event in events]
     for group in ("versions", "hardware"):
         holders = [
-            (start, _in_words({group: event[group]}))
+            (start, _readable({group: event[group]}))
             for start, event in zip(starts, events, strict=True)
             if isinstance(event.get(group), Mapping)
         ]
@@ -180,7 +180,7 @@ def _starts(record: Record) -> list[dict[str, str]]:
     return starts
 
 
-def _in_words(event: Mapping[str, Any]) -> dict[str, str]:
+def _readable(event: Mapping[str, Any]) -> dict[str, str]:
     """A start's versions, hardware and settings, with readable names and values, without those
     that are unknown or irrelevant."""
     flat: dict[str, Any] = {}
@@ -189,13 +189,13 @@ def _in_words(event: Mapping[str, Any]) -> dict[str, str]:
             flat.update(values)
     flat.update({name: event[name] for name in ("commit", "world_size") if name in event})
     return {
-        _NAMES.get(name, name.replace("_", " ")): _word(name, value)
+        _NAMES.get(name, name.replace("_", " ")): _readable_value(name, value)
         for name, value in flat.items()
         if name not in _IRRELEVANT
     }
 
 
-def _word(name: str, value: Any) -> str:
+def _readable_value(name: str, value: Any) -> str:
     if name == "commit" and value:
         mark = "+" if str(value).endswith("+") else ""
         return str(value).removesuffix("+")[:_COMMIT] + mark

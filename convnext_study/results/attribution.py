@@ -198,7 +198,7 @@ def leave_one_out_effects(results: SubsetResults) -> Effects | None:
         effect_label="lost without it",
     )
     end = results.networks.get(steps, ())
-    return _tested(results, {name: (end, runs) for name, runs in without.items()}, table, index=1)
+    return _test(results, {name: (end, runs) for name, runs in without.items()}, table, index=1)
 
 
 def add_one_in_effects(results: SubsetResults) -> Effects | None:
@@ -210,7 +210,7 @@ def add_one_in_effects(results: SubsetResults) -> Effects | None:
         title="The first network (enhanced recipe) with each single step",
         effect_label="added alone",
     )
-    return _tested(results, {step: (runs, base) for step, runs in alone.items()}, table)
+    return _test(results, {step: (runs, base) for step, runs in alone.items()}, table)
 
 
 def permutation_effects(
@@ -219,10 +219,10 @@ def permutation_effects(
     """What each step adds when the steps come in this order; None while no pair is trained."""
     path = [results.networks.get(subset, ()) for subset in prefixes(order)]
     pairs = {step: (path[i + 1], path[i]) for i, step in enumerate(order)}
-    return _tested(results, pairs, Effects(kind=kind, title=title, effect_label="added here"))
+    return _test(results, pairs, Effects(kind=kind, title=title, effect_label="added here"))
 
 
-def _tested(
+def _test(
     results: SubsetResults, pairs: Mapping[str, Pair], table: Effects, index: int = 0
 ) -> Effects | None:
     """The table with the first of each pair tested against the second, where both are trained.

@@ -105,9 +105,7 @@ def compare_pairs(
     p_equivalent = [1.0] * len(pairs)
     if margin is not None:
         differences = [test.difference for test in tests]
-        p_equivalent = holm(
-            [tost(diff.diff, diff.error, diff.df or math.inf, margin) for diff in differences]
-        )
+        p_equivalent = holm([tost(d.diff, d.error, d.df or math.inf, margin) for d in differences])
     return [
         PairTest(pair.first, pair.second, pair.question, adjusted[i], p_equivalent[i], margin)
         for i, pair in enumerate(pairs)

@@ -215,8 +215,7 @@ def image_noise(results: Sequence[Result]) -> ImageNoise:
         share = sums.value() / 100
         interval, method = wilson_interval(share * samples.count, samples.count), "Wilson"
     else:
-        all_samples = [result.metric.samples for result in results]
-        right = np.mean([each.array() for each in all_samples if each], 0)
+        right = np.mean([run.metric.samples.array() for run in results if run.metric.samples], 0)
         interval, method = grouped_wilson(right, groups), "Wilson, by groups"
     if math.isinf(interval.low):
         return ImageNoise(groups=n_groups)
@@ -258,10 +257,7 @@ def compare_runs(child: Result, parent: Result) -> Difference:
         )
     if mine.kind == "bits" and mine.groups is None:
         return answers_difference(mine.array(), its.array())
-    sums = [
-        sample_sums(samples.kind, [samples.array()], samples.group_array())
-        for samples in (mine, its)
-    ]
+    sums = [sample_sums(run.kind, [run.array()], run.group_array()) for run in (mine, its)]
     return samples_difference(*sums)
 
 

@@ -127,7 +127,7 @@ def tests_of(rows: Sequence[ResultRow], groups: Mapping[str, RunGroup]) -> RowTe
         holm_adjust(pooled),
         std,
         homogeneity([list(row.seeds.values()) for row in poolable]),
-        _whole(rows, groups),
+        _end_to_end(rows, groups),
     )
 
 
@@ -161,7 +161,7 @@ def _conditions(group: RunGroup) -> str:
     return json.dumps([group.code, recipe], sort_keys=True)
 
 
-def _whole(rows: Sequence[ResultRow], groups: Mapping[str, RunGroup]) -> Comparison | None:
+def _end_to_end(rows: Sequence[ResultRow], groups: Mapping[str, RunGroup]) -> Comparison | None:
     """The last row against the first, where each adopted row was compared with the one before."""
     road = [row for row in rows if row.adopted]
     linked = all(row.gain is not None for row in road[1:])

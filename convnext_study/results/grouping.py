@@ -16,8 +16,8 @@ from convnext_study.runs.fingerprints import data_of, difference, fingerprint_of
 from convnext_study.runs.log import failure
 from convnext_study.runs.records import Record, Run
 
-_THAN = ("in the runs that are counted", "in the runs that are counted")
-_SHOWN = 3  # differences named in a reason
+_WHERE = ("in the runs that are counted", "in the runs that are counted")
+_MOST_SHOWN = 3  # differences named in a reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +97,13 @@ def group(
         members = by_setup.pop(kept, [])
         reasons: list[tuple[Record, str]] = []
         # A run that has not started has recorded no data, and stays.
-        on = _most_shared([record for record in members if fingerprint_of(record)], data_of, data)
-        if on:
-            changed = [(record, _changed(record, on)) for record in members]
+        data_ref = _most_shared(list(filter(fingerprint_of, members)), data_of, data)
+        if data_ref:
+            changed = [(record, _data_change(record, data_ref)) for record in members]
             reasons += [(record, f"other data: {change}") for record, change in changed if change]
             members = [record for record, change in changed if not change]
-        made_by = None if any_commit else _most_shared(members, code_version, codes)
-        code = code_version(made_by) if made_by else ""
+        code_ref = None if any_commit else _most_shared(members, code_version, codes)
+        code = code_version(code_ref) if code_ref else ""
         other_code = [record for record in members if code not in ("", code_version(record))]
         same_code = [record for record in members if code in ("", code_version(record))]
         members = sorted(same_code, key=_precedence)
@@ -116,7 +116,7 @@ def group(
         ]
         reasons += [(record, f"{code_version(record)}, not {code}") for record in other_code]
         for record in chain.from_iterable(by_setup.values()):
-            change = _changed(record, on) if on else ""
+            change = _data_change(record, data_ref) if data_ref else ""
             reasons.append((record, differences(record.run, run, change)))
         return RunGroup(
             name,
@@ -126,10 +126,10 @@ def group(
             tuple(_excluded(record, reason) for record, reason in reasons),
             code,
             origin(run),
-            data_of(on) if on else run.data_identity,
+            data_of(data_ref) if data_ref else run.data_identity,
         )
 
-    names = dict.fromkeys(run.name for run in [*requested, *(one.run for one in records)])
+    names = dict.fromkeys(run.name for run in [*requested, *(record.run for record in records)])
     return [one_group(name) for name in names]
 
 
@@ -145,9 +145,9 @@ def _most_shared(
     return max(members, key=rank, default=None)
 
 
-def _changed(record: Record, kept: Record) -> str:
+def _data_change(record: Record, kept: Record) -> str:
     """How a record's data differs from the kept one's, in words."""
-    return difference(fingerprint_of(kept), fingerprint_of(record), _THAN)
+    return difference(fingerprint_of(kept), fingerprint_of(record), _WHERE)
 
 
 def comparable(records: Iterable[Record]) -> list[Record]:
@@ -186,9 +186,9 @@ def differences(run: Run, kept: Run, changed: str = "") -> str:
         own, other = (_flat(part, getattr(each, part)) for each in (run, kept))
         for name in [*own, *(name for name in other if name not in own)]:
             if own.get(name) != other.get(name) and name != "recipe name":
-                texts.append(f"{name}: {_word(own.get(name))}, not {_word(other.get(name))}")
-    hidden = len(texts) - _SHOWN
-    return "; ".join(texts[:_SHOWN]) + (f"; and {hidden} more" if hidden > 0 else "")
+                texts.append(f"{name}: {_as_text(own.get(name))}, not {_as_text(other.get(name))}")
+    hidden = len(texts) - _MOST_SHOWN
+    return "; ".join(texts[:_MOST_SHOWN]) + (f"; and {hidden} more" if hidden > 0 else "")
 
 
 def _flat(part: str, value: Any) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def _flat(part: str, value: Any) -> dict[str, Any]:
     return {part: value}
 
 
-def _word(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -238,14 +238,11 @@ def _excluded(record: Record, reason: str) -> ExcludedRun:
 
 def excluded_runs(records: Iterable[Record], groups: Iterable[RunGroup]) -> list[ExcludedRun]:
     """Runs that disagree with their row, then failed, running, stopped and new ones."""
-    reasons = {run.folder: run.reason for group_ in groups for run in group_.excluded}
-    excluded = [
-        _excluded(record, "; ".join(texts))
-        for record in records
-        if (texts := [*filter(None, (progress_of(record), reasons.get(record.folder)))])
-    ]
+    excluded = {run.folder: run.reason for group_ in groups for run in group_.excluded}
+    reasons = [(run, (progress_of(run), excluded.get(run.folder, ""))) for run in records]
+    runs = [_excluded(run, "; ".join(filter(None, own))) for run, own in reasons if any(own)]
     states = ("done", "failed", "running", "unfinished", "new")
-    return sorted(excluded, key=lambda run: states.index(run.state))
+    return sorted(runs, key=lambda run: states.index(run.state))
 
 
 def progress_of(record: Record) -> str:

@@ -106,10 +106,7 @@ def load_results(path: Path, *, any_commit: bool = False) -> StudyFolder:
     by_study: dict[str, list[Record]] = {}
     for record in records:
         by_study.setdefault(record.run.study, []).append(record)
-    studies = [
-        make_study(name, study_records, any_commit=any_commit)
-        for name, study_records in by_study.items()
-    ]
+    studies = [make_study(name, runs, any_commit=any_commit) for name, runs in by_study.items()]
     return StudyFolder(
         path,
         sorted(studies, key=lambda study: not study.is_road),

@@ -202,8 +202,7 @@ class _Road:
         return difference
 
     def correlations(self, kind: Kind, gains: Array, macs: Array) -> tuple[Kind, Kind]:
-        """Functions of (k, rows) accuracies: the correlation of their gains with published ones
-        (gains,), and the same given the gains of MACs."""
+        """Of the gains of (k, rows) accuracies with ``gains`` (gains,); and the same given MACs."""
         target, control = kind(gains[None])[0], kind(macs[None])[0]
         return (
             lambda rows: pearson(kind(self.gains(rows)), target),

@@ -139,13 +139,13 @@ def group_by_subset(
         return fields, abs((other.get("epochs") or 0) - (fields_kept.get("epochs") or 0))
 
     without_recipe = by_recipe[min(sorted(by_recipe), key=distance)] if by_recipe else {}
-    networks = {steps: _chosen(runs, seeds) for steps, runs in by_seed.items()}
+    networks = {steps: _with_seeds(runs, seeds) for steps, runs in by_seed.items()}
     counted = [results_of(runs.values()) for runs in by_seed.values()]
     several = sum(len(results) > 1 for results in counted)
     return SubsetResults(
         road=road,
         networks={steps: runs for steps, runs in networks.items() if runs},
-        without_recipe=_chosen(without_recipe, seeds),
+        without_recipe=_with_seeds(without_recipe, seeds),
         std=pool_std(
             [[result.value for result in results] for results in counted],
             f"{several} networks",
@@ -168,14 +168,14 @@ def _subset_of(run: Run, road: Roadmap, rows: Mapping[str, Coalition]) -> Coalit
     """
     if (steps := rows.get(_json(run.model.args))) is not None:
         return steps
-    named = _named(run.metadata, road)
+    named = _steps_in_metadata(run.metadata, road)
     if named is None or not named <= frozenset(network_steps(road)):
         return None
     is_spec = run.model.args.keys() == road.base.to_dict().keys()
     return None if is_spec and run.model.args != road.apply(named).to_dict() else named
 
 
-def _named(metadata: Mapping[str, Any], road: Roadmap) -> Coalition | None:
+def _steps_in_metadata(metadata: Mapping[str, Any], road: Roadmap) -> Coalition | None:
     """The network's steps in the metadata's ``steps``, without the recipe's."""
     names = metadata.get("steps")
     if metadata.get("regime") != road.regime or not isinstance(names, list | tuple):
@@ -189,7 +189,7 @@ def _setting(record: Record, result: Result, any_commit: bool) -> _Setting:
     return _Setting(data_of(record), result.val_images, result.primary, code, recipe)
 
 
-def _chosen(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> tuple[Record, ...]:
+def _with_seeds(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> tuple[Record, ...]:
     return tuple(record for seed, record in sorted(by_seed.items()) if not seeds or seed in seeds)
 
 

@@ -32,7 +32,7 @@ def summarize(records: Iterable[Record], requested: Sequence[Run] = ()) -> list[
 def rows_and_tests(grouped: Iterable[RunGroup]) -> tuple[list[ResultRow], RowTests]:
     """The rows, and the tests of their gains."""
     groups = {run_group.name: run_group for run_group in grouped}
-    rows = _written_alike({name: _row(run_group) for name, run_group in groups.items()})
+    rows = _common_decimals({name: _row(run_group) for name, run_group in groups.items()})
     compared = [_compare(row, *_parent_of(row, rows), groups) for row in rows.values()]
     ordered = sorted(compared, key=lambda row: (row.order is None, row.order or 0))
     tests = tests_of(ordered, groups)
@@ -42,7 +42,7 @@ def rows_and_tests(grouped: Iterable[RunGroup]) -> tuple[list[ResultRow], RowTes
     ], tests
 
 
-def _written_alike(rows: dict[str, ResultRow]) -> dict[str, ResultRow]:
+def _common_decimals(rows: dict[str, ResultRow]) -> dict[str, ResultRow]:
     """The rows with one number of decimals per metric; rows without a value take the study's
     metric."""
     written = {}
@@ -55,9 +55,7 @@ def _written_alike(rows: dict[str, ResultRow]) -> dict[str, ResultRow]:
 
 def _row(group: RunGroup) -> ResultRow:
     run, metadata = group.run, group.run.metadata
-    results = {
-        seed: record.result for seed, record in group.seeds.items() if record.result is not None
-    }
+    results = {seed: rec.result for seed, rec in group.seeds.items() if rec.result is not None}
     statuses = Counter(record.status for record in group.seeds.values())
     statuses["new"] += group.requested - len(group.seeds)
     paper = _paper(metadata, {result.primary for result in results.values()})
@@ -159,8 +157,7 @@ def _compare(
 
 
 def _other_setting(own: RunGroup, parent: RunGroup, other_recipe: bool) -> str | None:
-    """What differs between two rows and must not, in words: recipe, task, or the run they start
-    from.
+    """What differs between two rows but must not, in words: recipe, task, or origin.
 
     A study changes the network. What else may differ from the parent is listed in the row's
     metadata as ``may_differ``: ``recipe``, one of its fields such as ``recipe.epochs``, ``task``,
@@ -192,7 +189,7 @@ def _paper(metadata: dict[str, Any], metrics: set[str]) -> PublishedRow | None:
 
 def _provenance(group: RunGroup) -> tuple[dict[str, Any], ...]:
     """Versions, commit and machine of the row's runs, without repetitions."""
-    seen: dict[str, dict[str, Any]] = {}
+    distinct: dict[str, dict[str, Any]] = {}
     for record in group.seeds.values():
         facts: dict[str, Any] = {
             name: value
@@ -200,5 +197,5 @@ def _provenance(group: RunGroup) -> tuple[dict[str, Any], ...]:
             if name in ("versions", "commit", "hardware")
         }
         if facts:
-            seen.setdefault(json.dumps(facts, sort_keys=True), facts)
-    return tuple(seen.values())
+            distinct.setdefault(json.dumps(facts, sort_keys=True), facts)
+    return tuple(distinct.values())

@@ -216,12 +216,12 @@ def bars(grid: Sequence[Sequence[Panel]], title: str = "", note: str = "") -> Fi
     figure.text(0.1 / width, 0.1 / full_height, note, fontsize=8.5, color=style.FAINT)
     for line, height in zip(grid, heights, strict=True):
         for column, panel in enumerate(line):
-            _draw(figure, panel, _WIDTH * column + 0.1, y - _HEAD)
+            _draw_panel(figure, panel, _WIDTH * column + 0.1, y - _HEAD)
         y -= height
     return figure
 
 
-def _draw(figure: Figure, panel: Panel, left: float, top: float) -> None:
+def _draw_panel(figure: Figure, panel: Panel, left: float, top: float) -> None:
     """A panel whose bars start at these inches; rows are 1 high, from the top."""
     axes = style.add_panel(figure, left, top - _ROW * len(panel.bars), left + _BARS, top)
     ends = [0.0, *(end for bar in panel.bars for end in (bar.value, *(bar.interval or ())))]

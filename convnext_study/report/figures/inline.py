@@ -39,7 +39,7 @@ def inline(figure: Figure, key: str, **attributes: Any) -> Markup:
     if key:
         frame.set("id", key)
     groups: dict[str, ET.Element] = {}
-    for gid, element in _shapes(_draw(figure)):
+    for gid, element in _shapes(_to_svg(figure)):
         _restyle(element, key)
         attrs, class_ = json.loads(gid) if gid.startswith("[") else ({}, "")
         parent = symbols if "id" in element.attrib else frame
@@ -63,7 +63,7 @@ def view_box(width: float, height: float) -> str:
     return f"0 0 {72 * width:g} {72 * height:g}"
 
 
-def _draw(figure: Figure) -> ET.Element:
+def _to_svg(figure: Figure) -> ET.Element:
     import matplotlib
 
     figure.patch.set_visible(False)
@@ -97,10 +97,10 @@ def _restyle(element: ET.Element, key: str) -> None:
     if _HREF in element.attrib:
         element.set("href", f"#{key}-{element.attrib.pop(_HREF)[1:]}")
     for name in {"d", "x", "y"} & set(element.attrib):
-        element.set(name, _short(element.attrib[name]))
+        element.set(name, _rounded(element.attrib[name]))
 
 
-def _short(path: str) -> str:
+def _rounded(path: str) -> str:
     """Round coordinates to a tenth of a point; lines after a move need no letter."""
     path = re.sub(r"-?\d+\.\d+", lambda match: f"{float(match[0]) + 0.0:.1f}", path)
     path = re.sub(r"\s+", " ", path).replace(".0 ", " ").strip()

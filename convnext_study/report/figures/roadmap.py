@@ -21,8 +21,8 @@ from convnext_study.report.figures.rows import (
     Axis,
     Layout,
     draw_bar,
+    error_bar,
     legend_handles,
-    reach,
     road_line,
     value_axis,
     write_row,
@@ -76,7 +76,7 @@ def roadmap(
     axis = value_axis(_values(rows, meta), metric)
     caption_lines = _caption(rows, meta, axis) if caption is None and layout.file else caption or []
     handles = legend_handles(rows, meta)
-    tops, sections, height = _places(rows, layout)
+    tops, sections, height = _layout_rows(rows, layout)
     legend = 0.24 * (len(handles) if layout.phone else bool(handles))
     bottom = 0.56 + legend + _LINE * len(caption_lines) + (0.2 if caption_lines else 0)
     full_height = bottom + height + (1.02 if layout.file else 0.14 if layout.phone else 0.34)
@@ -94,7 +94,7 @@ def roadmap(
     bars = panel(start, end - layout.bars, xlim=(axis.low, axis.high))
     bars.set_xticks(axis.ticks, [f"{value:g}" for value in axis.ticks])
     macs = panel(end - layout.macs[0], end - layout.macs[1], xlim=(0, most_macs))
-    _draw_back(back, rows, sections, layout)
+    _draw_background(back, rows, sections, layout)
     bars.vlines(axis.ticks, 0, height, color=style.RULE, linewidth=0.8, zorder=0)
     bars.set_xlabel(metric.axis + (" (cut axis)" if axis.cut else ""))
     for row, label, top in zip(rows, labels, tops, strict=True):
@@ -117,7 +117,7 @@ def roadmap(
     return figure
 
 
-def _places(
+def _layout_rows(
     rows: Sequence[ResultRow], layout: Layout
 ) -> tuple[list[float], list[tuple[str | None, float, float]], float]:
     """The rows' tops, the paper's sections with their tops and ends, and the total height."""
@@ -146,12 +146,12 @@ def _labels(figure: Figure, rows: Sequence[ResultRow], layout: Layout) -> tuple[
 def _values(rows: Sequence[ResultRow], meta: StudyTitle) -> list[float]:
     """The values that the value axis must cover."""
     done = [row for row in rows if row.value is not None]
-    values = [value for row in done for value in (row.value or 0.0, *reach(row))]
+    values = [value for row in done for value in (row.value or 0.0, *error_bar(row))]
     papers = [row.paper_value for row in done if row.paper_value is not None]
     return values + (papers if meta.compare_paper else [])
 
 
-def _draw_back(
+def _draw_background(
     back: Axes,
     rows: Sequence[ResultRow],
     sections: Sequence[tuple[str | None, float, float]],

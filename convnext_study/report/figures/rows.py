@@ -92,7 +92,7 @@ def value_axis(values: Iterable[float], metric: MetricSpec) -> Axis:
     return Axis(low, high, tuple(round(float(x), 9) for x in ticks if x <= last))
 
 
-def reach(row: ResultRow) -> tuple[float, float]:
+def error_bar(row: ResultRow) -> tuple[float, float]:
     """Ends of the error bar of a mean: standard deviation over seeds, else test-image noise."""
     value = row.value or 0.0
     if row.std is not None:
@@ -140,7 +140,7 @@ def draw_bar(
         error = panel.errorbar(row.value, y, xerr=row.std, **_DEVIATION, capsize=3, fmt="none")
         parts += [*error[1], *error[2]]
     else:
-        low, high = reach(row)
+        low, high = error_bar(row)
         parts += panel.barh(y, high - low, BAR * 0.5, low, **_NOISE)
     if compare_paper and row.paper_value is not None:
         parts += panel.plot(row.paper_value, y, **_PAPER)

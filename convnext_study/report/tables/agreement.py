@@ -27,7 +27,7 @@ class TrainedRoad(NamedTuple):
     label: str
     rows: Sequence[ResultRow]
     tests: RowTests
-    found: Agreement
+    agreement: Agreement
 
     @property
     def significant(self) -> str | None:
@@ -62,17 +62,17 @@ def roads_table(roads: Sequence[TrainedRoad]) -> Table[TrainedRoad]:
     return Table("roads", "Significant gains per road", columns, rows, (note,))
 
 
-_Line = tuple[str, AgreementStatistic]  # a road's label, and one of its statistics
+_LabelledStatistic = tuple[str, AgreementStatistic]  # a road's label, and one of its statistics
 
 
-def agreement_table(roads: Sequence[tuple[str, Agreement]]) -> Table[_Line] | None:
+def agreement_table(roads: Sequence[tuple[str, Agreement]]) -> Table[_LabelledStatistic] | None:
     """The agreement of labelled roads with the paper; None where no road has enough rows."""
     lines = [(road, statistic) for road, agreement in roads for statistic in agreement.statistics]
     if not lines:
         return None
     table = next(agreement.table for _, agreement in roads if agreement.statistics)
 
-    def column(name: str, heading: str, **options: Any) -> Column[_Line]:
+    def column(name: str, heading: str, **options: Any) -> Column[_LabelledStatistic]:
         return Column(name, heading, lambda line: getattr(line[1], name), **options)
 
     columns = [

@@ -110,7 +110,7 @@ COLUMNS: list[Column[ResultRow]] = [
     json_column("statuses"),
     json_column("remarks"),
     json_column(
-        "excluded", lambda row: [{"run": one.run, "reason": one.reason} for one in row.excluded]
+        "excluded", lambda row: [{"run": run.run, "reason": run.reason} for run in row.excluded]
     ),
     json_column("provenance"),
     json_column("metadata"),

@@ -36,9 +36,8 @@ def sampled_permutations(
 ) -> tuple[Permutation, ...]:
     """Random orders of the steps, each followed by its reverse: ``2 * pairs`` of them.
 
-    An order and its reverse err in opposite directions, so their mean varies less than that of two
-    independent orders (antithetic sampling, Mitchell et al. 2022). With one seed, more pairs start
-    with the same orders.
+    An order and its reverse err in opposite directions, so their mean varies less than two random
+    orders' (antithetic sampling, Mitchell et al. 2022). More pairs of a seed start with the same.
     """
     rng = random.Random(seed)  # noqa: S311
     permutations: list[Permutation] = []
@@ -50,13 +49,13 @@ def sampled_permutations(
 
 def coalitions_of(permutations: Iterable[Permutation]) -> tuple[Coalition, ...]:
     """The sets on the paths of these orders, base and end included; common prefixes are shared."""
-    return _each_once(subset for order in permutations for subset in prefixes(order))
+    return _unique(subset for order in permutations for subset in prefixes(order))
 
 
 def all_coalitions(steps: Sequence[str]) -> tuple[Coalition, ...]:
     """Every set of steps, smallest first."""
-    return _each_once(
-        frozenset(chosen) for size in range(len(steps) + 1) for chosen in combinations(steps, size)
+    return _unique(
+        frozenset(subset) for size in range(len(steps) + 1) for subset in combinations(steps, size)
     )
 
 
@@ -65,10 +64,10 @@ def coalitions_within(steps: Sequence[str], side: Side, distance: int) -> tuple[
 
     Distance 1 is for leave-one-out (``end``) and add-one-in (``base``), 2 for pairs.
     """
-    return _each_once(
-        _near(steps, side, chosen)
+    return _unique(
+        _from_side(steps, side, subset)
         for size in range(distance + 1)
-        for chosen in combinations(steps, size)
+        for subset in combinations(steps, size)
     )
 
 
@@ -77,12 +76,12 @@ def prefixes(permutation: Sequence[str]) -> list[Coalition]:
     return [frozenset(permutation[:size]) for size in range(len(permutation) + 1)]
 
 
-def _near(steps: Sequence[str], side: Side, chosen: Iterable[str]) -> Coalition:
+def _from_side(steps: Sequence[str], side: Side, subset: Iterable[str]) -> Coalition:
     """The base with ``chosen``, or the end without them."""
-    return frozenset(chosen) if side == "base" else frozenset(steps) - frozenset(chosen)
+    return frozenset(subset) if side == "base" else frozenset(steps) - frozenset(subset)
 
 
-def _each_once(subsets: Iterable[Coalition]) -> tuple[Coalition, ...]:
+def _unique(subsets: Iterable[Coalition]) -> tuple[Coalition, ...]:
     return tuple(dict.fromkeys(subsets))
 
 

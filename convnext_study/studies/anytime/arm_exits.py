@@ -176,7 +176,7 @@ def thresholds_table(rows: Sequence[AtThreshold], suffix: str = "") -> Table[AtT
 class Claim(NamedTuple):
     """That one arm is better than another, or a control, at each of some exits."""
 
-    words: str
+    question: str
     child: str
     parent: str
     exits: tuple[int, ...] = (LAST,)

@@ -308,10 +308,10 @@ def rename_released(net: nn.Module, state: dict[str, Any], prefix: str, *_: Any)
             name = name.removeprefix("model.")
             if name.endswith(".Lambda"):
                 name, weight = name.removesuffix("Lambda") + "fill_lambda", weight.reshape(1)
-            state[prefix + _ours(net, name)] = weight
+            state[prefix + _renamed(net, name)] = weight
 
 
-def _ours(net: nn.Module, name: str) -> str:
+def _renamed(net: nn.Module, name: str) -> str:
     if not (match := _HEAD.fullmatch(name)):
         return f"backbone.{name}"
     head = f"heads.{match['exit'] or LAST}"

@@ -98,11 +98,11 @@ def anytime_net(model: nn.Module) -> AnytimeNet:
 
 def _macs_metric(macs: Tensor, label: str) -> Metric:
     """The mean over images of their multiply-accumulates."""
-    same = bool((macs == macs[0]).all())
+    constant = bool((macs == macs[0]).all())
     return Metric(
         value=float(macs.double().mean()),
         label=label,
         unit="",
         higher_is_better=False,
-        samples=None if same else Samples.of_values(macs.numpy()),
+        samples=None if constant else Samples.of_values(macs.numpy()),
     )

@@ -41,9 +41,9 @@ def curve(points: Sequence[ArmExit], sweep: Sequence[ArmExit]) -> Figure:
     _draw(charts[0], points, _million_macs, "MACs to the exit, M")
     if sweep:
         label = "CA at other thresholds, one network"
-        style_: dict[str, Any] = {"color": COLOURS["faint"], "linewidth": 1, "markersize": 4}
+        look: dict[str, Any] = {"color": COLOURS["faint"], "linewidth": 1, "markersize": 4}
         xs, ys = ([value(point) for point in sweep] for value in (_million_macs, _accuracy))
-        charts[0].plot(xs, ys, ":x", label=label, **style_)
+        charts[0].plot(xs, ys, ":x", label=label, **look)
     if timed:
         _draw(charts[1], points, lambda point: point.milliseconds, "milliseconds to the exit")
     figure.legend(*charts[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)

@@ -27,11 +27,11 @@ def findings(records: Iterable[Record]) -> list[Finding]:
             arms.setdefault(str(metadata["row"]), []).append(record)
     results: list[Finding] = []
     for backbone, arms in backbones.items():
-        results += _of_one(arms, backbone, "" if len(backbones) == 1 else f"_{backbone}")
+        results += _of_backbone(arms, backbone, "" if len(backbones) == 1 else f"_{backbone}")
     return results
 
 
-def _of_one(arms: Arms, backbone: str, suffix: str) -> list[Finding]:
+def _of_backbone(arms: Arms, backbone: str, suffix: str) -> list[Finding]:
     notes: list[str] = []
     times: dict[str, Sequence[float]] = {}
     at_thresholds: list[AtThreshold] = []

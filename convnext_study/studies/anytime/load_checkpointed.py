@@ -79,7 +79,7 @@ def exit_milliseconds(record: Record) -> list[float]:
         return [1000 * statistics.median(times) for times in zip(*laps_per_image, strict=True)]
 
     context = {"kernels": build_name(), **hardware()}
-    return [float(ms) for ms in _remembered(record, "milliseconds", measure, context)]
+    return [float(ms) for ms in _cached(record, "milliseconds", measure, context)]
 
 
 def sweep(record: Record) -> dict[float, Record]:
@@ -95,12 +95,12 @@ def sweep(record: Record) -> dict[float, Record]:
         heatmaps = net.spec.masks == "heatmap"
         for net.threshold in HEATMAP_THRESHOLDS if heatmaps else THRESHOLDS:
             metrics = evaluate(task, net).metrics
-            values = {name: row.model_dump() for name, row in metrics.items()}
+            values = {name: metric.model_dump() for name, metric in metrics.items()}
             rows.append({"threshold": net.threshold, "metrics": values})
         return rows
 
     records = {}
-    for row in _remembered(record, "thresholds", measure):
+    for row in _cached(record, "thresholds", measure):
         metrics = {name: Metric.model_validate(values) for name, values in row["metrics"].items()}
         assert record.result is not None  # noqa: S101  findings() passes no others
         result = record.result.model_copy(update={"metrics": metrics})
@@ -108,7 +108,7 @@ def sweep(record: Record) -> dict[float, Record]:
     return records
 
 
-def _remembered(
+def _cached(
     record: Record, name: str, measure: Callable[[], Any], context: Mapping[str, Any] | None = None
 ) -> Any:
     """A measurement of a run's network, in plain values, cached beside the runs.

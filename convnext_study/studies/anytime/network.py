@@ -238,8 +238,8 @@ class AnytimeNet(nn.Module):
             "trunc_normal": partial(nn.init.trunc_normal_, std=0.02),
             "normal": partial(nn.init.normal_, std=0.001),
         }[scheme]
-        parts = (self.heads,) if self.spec.pretrained else (self.backbone, self.heads)
-        for conv in (module for part in parts for module in part.modules()):
+        modules = (self.heads,) if self.spec.pretrained else (self.backbone, self.heads)
+        for conv in (module for part in modules for module in part.modules()):
             if isinstance(conv, nn.Conv2d):
                 fill(conv.weight)
                 if conv.bias is not None:

@@ -37,12 +37,12 @@ class Growth:
 
     conv3: int
     conv1: int
-    ends: int
+    stem_and_head: int
 
     @property
     def total(self) -> int:
         """Parameters of the whole network."""
-        return self.conv3 + self.conv1 + self.ends
+        return self.conv3 + self.conv1 + self.stem_and_head
 
 
 def growth(way: str, factor: int) -> Growth:
@@ -56,8 +56,8 @@ def growth(way: str, factor: int) -> Growth:
     # The paths' first ones, and the fuse; a stage's first module has a shortcut too.
     inner = sum(2 * wide.modules * _conv(c, c, 1) for c in widths)
     shortcuts = sum(2 * _conv(c_in, c, 1) - _conv(c, c, 1) for c_in, c in pairwise(widths))
-    ends = _conv(IN_CHANS, widths[0], 3) + (widths[-1] + 1) * CLASSES
-    return Growth(conv3, inner + shortcuts, ends)
+    stem_and_head = _conv(IN_CHANS, widths[0], 3) + (widths[-1] + 1) * CLASSES
+    return Growth(conv3, inner + shortcuts, stem_and_head)
 
 
 def _conv(c_in: int, c_out: int, kernel: int) -> int:

@@ -68,11 +68,11 @@ def _baseline(se: bool, title: str) -> ModelEntry:
 
 
 MODELS: dict[str, ModelEntry] = {
-    name + suffix: _multipath(spec.replace(attention=kind), what + attention)
-    for name, (spec, what) in _NETS.items()
+    name + suffix: _multipath(spec.replace(attention=kind), title + attention)
+    for name, (spec, title) in _NETS.items()
     for suffix, (kind, attention) in _ATTENTION.items()
 }
 MODELS["multipath_basic"] = _multipath(
     BASIC, "The plain network of basic blocks, of the small one's size"
 )
-MODELS |= {name: _baseline(se, what) for name, (se, what) in _BASELINES.items()}
+MODELS |= {name: _baseline(se, title) for name, (se, title) in _BASELINES.items()}

@@ -75,13 +75,13 @@ def fold_batchnorms(net: nn.Module) -> None:
     shift is added everywhere, to filled positions too.
     """
     for module in list(net.modules()):
-        for conv_owner, conv_name, norm_owner, norm_name in _pairs(module):
+        for conv_owner, conv_name, norm_owner, norm_name in _foldable_pairs(module):
             conv, norm = getattr(conv_owner, conv_name), getattr(norm_owner, norm_name)
             setattr(conv_owner, conv_name, _folded(conv, norm))
             setattr(norm_owner, norm_name, nn.Identity())
 
 
-def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module, str]]:
+def _foldable_pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module, str]]:
     """Owner and name of each convolution and of the BatchNorm that follows it.
 
     In sequences they are neighbours; in timm's blocks ``bn1`` follows ``conv1``; in a flex head

@@ -254,7 +254,7 @@ def checked_onto(onto: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Te
 
 def checked(
     x: Tensor,
-    what: str,
+    name: str,
     shape: tuple[int, ...],
     dtype: torch.dtype,
     layout: torch.memory_format = torch.contiguous_format,
@@ -262,7 +262,7 @@ def checked(
     """``x``; raises ValueError for another shape, type or layout, which kernels do not check."""
     if (x.shape, x.dtype) == (shape, dtype) and x.is_contiguous(memory_format=layout):
         return x
-    raise ValueError(f"{what} {tuple(x.shape)} in {x.dtype}; the output takes {shape} in {dtype}")
+    raise ValueError(f"{name} {tuple(x.shape)} in {x.dtype}; the output takes {shape} in {dtype}")
 
 
 def in_rows(x: Tensor) -> Tensor:
