@@ -2,7 +2,7 @@
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
-  // Tables: missing values last in both directions, equal ones in the order they had.
+  // Tables: missing values last in both directions, equal ones in their previous order.
   const value = (row, column) => {
     const text = row.cells[column].dataset.value;
     if (text === undefined) return null;
@@ -14,13 +14,13 @@
   const sort = (table, head) => {
     const column = head.cellIndex;
     const down = head.getAttribute("aria-sort") === "ascending";
-    all("th", table).forEach((one) => one.setAttribute("aria-sort", "none"));
+    all("th", table).forEach((other) => other.setAttribute("aria-sort", "none"));
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     const body = table.tBodies[0];
     const rows = [...body.rows].sort((a, b) => {
-      const mine = value(a, column), its = value(b, column);
-      if (mine === null || its === null) return (mine === null) - (its === null);
-      return down ? compare(its, mine) : compare(mine, its);
+      const left = value(a, column), right = value(b, column);
+      if (left === null || right === null) return (left === null) - (right === null);
+      return down ? compare(right, left) : compare(left, right);
     });
     body.append(...rows);
   };
@@ -28,7 +28,7 @@
     all("th button", table).forEach((button) =>
       button.addEventListener("click", () => sort(table, button.closest("th")))));
 
-  // Steps: a row of the figure opens its panel, a panel tells the figure's rows.
+  // Steps: a row of the figure opens its panel, whose state is shown on the figure's rows.
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const openers = (panel) => all(`[aria-controls="${panel.id}"]`);
   const show = (panel) => {
@@ -52,12 +52,12 @@
   const key = `open:${location.pathname}`;
   const remember = () => {
     try {
-      sessionStorage.setItem(key, all("details[open][id]").map((one) => one.id).join(" "));
+      sessionStorage.setItem(key, all("details[open][id]").map((panel) => panel.id).join(" "));
     } catch { /* storage may be off: then a reload closes the panels */ }
   };
   all("details[id]").forEach((panel) =>
     panel.addEventListener("toggle", () => {
-      openers(panel).forEach((one) => one.setAttribute("aria-expanded", String(panel.open)));
+      openers(panel).forEach((step) => step.setAttribute("aria-expanded", String(panel.open)));
       remember();
     }));
   const follow = () => {
@@ -75,26 +75,26 @@
   } catch { /* as above */ }
   follow();
 
-  // Numbers beside what is pointed at or has the focus.
+  // Tips: the numbers of the element under the pointer or with the focus.
   const tip = document.getElementById("tip");
-  const place = (x, y) => {
-    const room = tip.getBoundingClientRect();
-    tip.style.left = `${Math.max(6, Math.min(x + 14, innerWidth - room.width - 6))}px`;
-    tip.style.top = `${y + 18 + room.height > innerHeight ? Math.max(6, y - room.height - 12) : y + 18}px`;
+  const moveTip = (x, y) => {
+    const size = tip.getBoundingClientRect();
+    tip.style.left = `${Math.max(6, Math.min(x + 14, innerWidth - size.width - 6))}px`;
+    tip.style.top = `${y + 18 + size.height > innerHeight ? Math.max(6, y - size.height - 12) : y + 18}px`;
   };
-  const tell = (event) => {
+  const showTip = (event) => {
     const owner = event.target.closest && event.target.closest("[data-tip]");
     tip.hidden = !owner;
     if (!owner) return;
     tip.textContent = owner.dataset.tip;
     const box = owner.getBoundingClientRect();
-    place(event.clientX ?? box.left + box.width / 3, event.clientY ?? box.bottom - 14);
+    moveTip(event.clientX ?? box.left + box.width / 3, event.clientY ?? box.bottom - 14);
   };
   const hide = () => { tip.hidden = true; };
-  document.addEventListener("pointermove", tell);
+  document.addEventListener("pointermove", showTip);
   document.addEventListener("pointerleave", hide);
   document.addEventListener("focusin", (event) => {
-    if (event.target.matches(":focus-visible")) tell(event);
+    if (event.target.matches(":focus-visible")) showTip(event);
   });
   document.addEventListener("focusout", hide);
   document.addEventListener("scroll", hide, { passive: true });

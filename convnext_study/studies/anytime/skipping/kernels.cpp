@@ -1,16 +1,16 @@
-// What skipping computes, at the computed positions of maps in channels-last layout. Plain functions of
-// one signature, without a header of torch: any C++ compiler builds them in seconds (compiled.py).
+// The kernels of skipping, for the computed positions of maps in channels-last layout. Plain functions of
+// one signature, without torch's headers: any C++ compiler builds them in seconds (compiled.py).
 #include <algorithm>
 #include <cstdint>
 
 #ifdef __AVX512F__
-constexpr int BYTES = 64, MANY = 8;  // of a vector; positions that are computed together
+constexpr int BYTES = 64, MANY = 8;  // per vector; positions computed together
 #else
 constexpr int BYTES = 32, MANY = 4;
 #endif
-enum State : uint8_t { FAR, NEAR, COMPUTED };  // of a position; near: a computed one is in the fill's reach
+enum State : uint8_t { FAR, NEAR, COMPUTED };  // of a position; near: within the fill's radius of a computed one
 
-// `rows` are of one image; `c_packed` are c_out, rounded up to whole vectors, as weights and bias have it.
+// `rows` are per image; `c_packed` is c_out rounded up to whole vectors, as in weights and bias.
 struct Shape {
     int64_t rows_in, cols_in, c_in, rows, cols, c_out, c_packed, kernel, stride, padding, depthwise, add, relu;
 };
@@ -33,12 +33,12 @@ static void block(const T* x, int64_t step, int64_t row, int64_t taps, int64_t l
         }
     for (int p = 0; p < P; p++, out += s.c_out)
         for (int v = 0; v < V; v++) {
-            const int64_t mine = std::min<int64_t>(L, left - v * L);
-            if (s.add && mine == L) sum[p][v] += *(const Vector*)(out + v * L);
-            else if (s.add) for (int i = 0; i < mine; i++) sum[p][v][i] += out[v * L + i];
+            const int64_t count = std::min<int64_t>(L, left - v * L);
+            if (s.add && count == L) sum[p][v] += *(const Vector*)(out + v * L);
+            else if (s.add) for (int i = 0; i < count; i++) sum[p][v][i] += out[v * L + i];
             if (s.relu) sum[p][v] = sum[p][v] <= 0 ? Vector{} : sum[p][v];  // NaN stays
-            if (mine == L) *(Vector*)(out + v * L) = sum[p][v];
-            else for (int i = 0; i < mine; i++) out[v * L + i] = sum[p][v][i];
+            if (count == L) *(Vector*)(out + v * L) = sum[p][v];
+            else for (int i = 0; i < count; i++) out[v * L + i] = sum[p][v][i];
         }
 }
 
@@ -47,8 +47,8 @@ static void positions(const T* x, int64_t step, int64_t row, int64_t taps, int64
                       int64_t w_row, const T* bias, T* out, const Shape& s) {
     constexpr int L = BYTES / sizeof(T);
     for (int64_t c = 0; c < s.c_packed;) {
-        const int64_t to_come = (s.c_packed - c) / L;
-        const int vectors = to_come == 4 ? 2 : std::min<int64_t>(to_come, 3);
+        const int64_t remaining = (s.c_packed - c) / L;
+        const int vectors = remaining == 4 ? 2 : std::min<int64_t>(remaining, 3);
         (vectors == 3 ? block<T, P, 3> : vectors == 2 ? block<T, P, 2> : block<T, P, 1>)(
             x, step, row, taps, length, w + c, w_row, bias + c, out + c, s, s.c_out - c);
         c += vectors * L;
@@ -79,7 +79,7 @@ static void convolve(const T* x, const T* w, const T* bias, const uint8_t* state
                      int64_t first, int64_t last) {
     const int64_t row = s.cols_in * s.c_in, step = s.stride * s.c_in;
     const int64_t tap = (s.depthwise ? 1 : s.c_in) * s.c_packed, w_row = s.kernel * tap;
-    const int64_t inside = (s.cols_in - s.kernel + s.padding) / s.stride + 1;  // windows that do not end outside
+    const int64_t inside = (s.cols_in - s.kernel + s.padding) / s.stride + 1;  // windows that end inside
     for (int64_t r = first; r < last; r++) {
         const int64_t top = r % s.rows * s.stride - s.padding, above = std::max<int64_t>(0, -top);
         const int64_t taps = std::min(s.kernel, s.rows_in - top) - above;
@@ -104,11 +104,11 @@ static void convolve(const T* x, const T* w, const T* bias, const uint8_t* state
     }
 }
 
-// Skipped positions: `bias`, and near computed ones also their mean, by the kernel x kernel weights `w`.
+// Skipped positions get `bias`, and near computed ones also their mean, by kernel x kernel weights `w`.
 template <class T>
 static void fill(const T*, const T* w, const T* bias, const uint8_t* state, T* out, const Shape& s,
                  int64_t first, int64_t last) {
-    const int64_t reach = s.kernel / 2;
+    const int64_t radius = s.kernel / 2;
     for (int64_t r = first; r < last; r++)
         for (int64_t c = 0; c < s.cols; c++) {
             const uint8_t here = state[r * s.cols + c];
@@ -116,12 +116,12 @@ static void fill(const T*, const T* w, const T* bias, const uint8_t* state, T* o
             T* y = out + (r * s.cols + c) * s.c_out;
             std::copy_n(bias, s.c_out, y);
             if (here == FAR) continue;
-            const int64_t up = std::min(reach, r % s.rows), down = std::min(reach, s.rows - 1 - r % s.rows);
+            const int64_t up = std::min(radius, r % s.rows), down = std::min(radius, s.rows - 1 - r % s.rows);
             for (int64_t i = -up; i <= down; i++)
-                for (int64_t j = -std::min(reach, c); j <= std::min(reach, s.cols - 1 - c); j++) {
+                for (int64_t j = -std::min(radius, c); j <= std::min(radius, s.cols - 1 - c); j++) {
                     const int64_t other = (r + i) * s.cols + c + j;
                     if (state[other] != COMPUTED) continue;
-                    const T weight = w[(i + reach) * s.kernel + j + reach], *near = out + other * s.c_out;
+                    const T weight = w[(i + radius) * s.kernel + j + radius], *near = out + other * s.c_out;
                     for (int64_t k = 0; k < s.c_out; k++) y[k] += weight * (near[k] - bias[k]);
                 }
         }
@@ -137,17 +137,17 @@ static void finish(const T* x, const T*, const T*, const uint8_t*, T* out, const
     }
 }
 
-// Of a map that is resized bilinearly, at computed positions: means of kernel x kernel positions each,
-// into c_in of the c_out channels.
+// A map resized bilinearly, at computed positions, as means of kernel x kernel positions each, into c_in
+// of the c_out channels.
 template <class T>
 static void join(const T* x, const T*, const T*, const uint8_t* state, T* out, const Shape& s, int64_t first,
                  int64_t last) {
     const T down = T(s.rows_in) / (s.rows * s.kernel), right = T(s.cols_in) / (s.cols * s.kernel);
-    for (int64_t place = first * s.cols; place < last * s.cols; place++) {
-        if (state[place] != COMPUTED) continue;
-        const int64_t r = place / s.cols, c = place % s.cols;
+    for (int64_t position = first * s.cols; position < last * s.cols; position++) {
+        if (state[position] != COMPUTED) continue;
+        const int64_t r = position / s.cols, c = position % s.cols;
         const T* image = x + r / s.rows * s.rows_in * s.cols_in * s.c_in;
-        T* y = out + place * s.c_out;
+        T* y = out + position * s.c_out;
         std::fill_n(y, s.c_in, T(0));
         for (int64_t at = 0; at < s.kernel * s.kernel; at++) {
             const T row = std::max(T(0), (r % s.rows * s.kernel + at / s.kernel + T(0.5)) * down - T(0.5));
