@@ -1,4 +1,4 @@
-"""What a study reports beside the results of its runs: its own tables, figures and sentences.
+"""What a study reports besides the results of its runs: its own tables, figures and sentences.
 
 They are written into the study's folder after its runs and are shown on the folder's page.
 """

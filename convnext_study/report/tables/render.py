@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 AnyTable = Table[Any] | SavedTable
-# Characters that LaTeX's default fonts lack or misread, beside those that tabulate escapes.
+# Characters that LaTeX's default fonts lack or misread, besides those that tabulate escapes.
 _LATEX = str.maketrans(
     {
         "→": r"$\rightarrow$",
