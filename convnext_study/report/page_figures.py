@@ -116,12 +116,12 @@ def _curves(study: StudyResults, ids: Mapping[str, str]) -> list[Curve]:
         Curve(
             record.epochs,
             i / last,
-            "" if i else row.label,
+            "" if number else row.label,
             record.status == "done",
             _describe_run(row, record, ids),
         )
         for i, row in enumerate(study.rows)
-        for i, record in enumerate(study.records(row.name))
+        for number, record in enumerate(study.records(row.name))
         if record.epochs
     ]
 
