@@ -24,6 +24,7 @@ from convnext_study.report.page import render
 from convnext_study.report.page_figures import write_figures
 from convnext_study.report.tables.render import Screen, to_latex
 from convnext_study.report.tables.results import results_table, terminal_table, write_results
+from convnext_study.report.text import ONE_SEED, methods
 from convnext_study.results.attribution import leave_one_out_effects
 from convnext_study.results.compare import compare
 from convnext_study.results.effects import detectable_note
@@ -185,6 +186,7 @@ def test_one_seed_has_intervals_of_its_images_and_no_test(tmp_path: Path, name: 
         assert "bootstrap over 120 test images" in found.method
         assert (found.diff > 0) == (name == "iou") and found.p is None
         assert found.interval.low < found.diff < found.interval.high
+    assert any(line.startswith(ONE_SEED) for line in methods(study))
     page = unescape(render(load_results(tmp_path)).html)
     assert "nothing is tested and nothing is called significant" in page
     assert "McNemar" not in page and "Wilson" not in page
