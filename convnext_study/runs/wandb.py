@@ -38,7 +38,7 @@ PATIENCE = {"offline": 20.0, "online": 5.0, "tensorboard": 20.0}
 # Variables of another process or another run, which must not apply to this one.
 FOREIGN_VARIABLES = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_MODE")
 LAST_SECONDS = 120  # of wandb's process after the training's end, whatever wandb still does
-POLL = 1.0  # seconds between looks at the log
+POLL = 1.0  # seconds between reads of the log
 INTERRUPTED = 1  # exit code, in wandb, of a training that was cut short
 
 SETTINGS: dict[str, Any] = {

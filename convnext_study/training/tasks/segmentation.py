@@ -52,7 +52,7 @@ def miou_metrics(counts: Tensor, groups: Tensor | None = None) -> tuple[Mapping[
     mIoU is the mean over classes of summed intersections over summed unions, over all images; a
     class that labels no pixel of the set is left out. The primary metric is the mean over exits.
 
-    Raises NoResultError where no pixel is labelled.
+    Raises NoResultError if no pixel is labelled.
     """
     labelled = counts[..., 2].sum((0, 1)) > 0
     if not labelled.any():
