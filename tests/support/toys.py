@@ -17,6 +17,7 @@ from convnext_study.training.distributed import all_gather
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Evaluation, Parent, Task, load_weights
 from convnext_study.training.tasks.classification import Classification
+from convnext_study.training.tasks.segmentation import confusion, overlap_of
 
 CLASSES, IGNORE, SIZE = 3, 255, (12, 20)
 
@@ -84,9 +85,11 @@ class ToySegmentation(Task):
     def evaluate(self, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
         count = len(self.val[0])
         mine = range(self.runtime.rank, count, self.runtime.world_size)
-        exits = [counts(one, self.val[1][mine]) for one in model(self.val[0][mine])]
+        labels = self.val[1][mine]
+        maps = [confusion(one.argmax(1), labels, CLASSES) for one in model(self.val[0][mine])]
+        exits = [overlap_of(one)[..., :2] for one in maps]
         check()
-        every = torch.zeros(2, count, CLASSES, 2, dtype=torch.int32)
+        every = torch.zeros(2, count, CLASSES, 2, dtype=torch.int64)
         for indices, found in all_gather((list(mine), torch.stack(exits))):
             every[:, indices] = found
         metrics = {}
@@ -103,19 +106,6 @@ class ToySegmentation(Task):
         whole = super().costs(model)[NETWORK]
         early = Cost(macs=whole.macs // 2, params=whole.params // 2, activations=1)
         return {"exit 1": early, NETWORK: whole}
-
-
-def counts(logits: Tensor, labels: Tensor) -> Tensor:
-    """Intersections and unions of each image and class: (images, classes, 2)."""
-    found = logits.argmax(1)
-    pairs = [
-        (
-            ((found == c) & (labels == c)).sum((1, 2)),
-            (((found == c) & (labels != IGNORE)) | (labels == c)).sum((1, 2)),
-        )
-        for c in range(CLASSES)
-    ]
-    return torch.stack([torch.stack(pair, -1) for pair in pairs], 1).int()
 
 
 def make_scenes(count: int, seed: int) -> tuple[Tensor, Tensor]:
