@@ -18,8 +18,8 @@ from support.training import stop_after
 if (_ROOT := str(Path(__file__).parents[2])) not in sys.path:
     sys.path.append(_ROOT)
 # A server that has imported torch once, of which every process is a copy.
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
     ["convnext_study.training.loop", "convnext_study.training.tasks.classification", "timm.data"]
 )
 _SECONDS = 180
@@ -67,7 +67,7 @@ def train_in(
         for rank in range(world_size):
             env = {**shared, "WORLD_SIZE": str(world_size), "RANK": str(rank)}
             arguments = (env, run, starts, before)
-            processes.append(_CONTEXT.Process(target=_work, args=arguments))
+            processes.append(CONTEXT.Process(target=_work, args=arguments))
             processes[-1].start()
         for process in processes:
             process.join(_SECONDS)

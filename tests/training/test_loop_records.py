@@ -2,14 +2,14 @@
 
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.images import make_folder
 from support.runs import make_tiny_run
+from support.several import CONTEXT
 
 from convnext_study.errors import RunFailed
 from convnext_study.runs import folder as run_folder
@@ -69,24 +69,21 @@ def test_the_peak_of_memory_is_recorded(tmp_path: Path, monkeypatch: pytest.Monk
     assert 100e6 < small < 20e9  # torch alone is more than the one, the machine less than the other
 
 
-FORGOTTEN = """
-import torch
-from convnext_study.training import outcome
-big = torch.ones(100_000_000)  # 400 MB, and touched
-high = outcome.peak_memory("cpu")
-del big
-outcome.reset_peak("cpu")
-print(high - outcome.peak_memory("cpu"))
-"""
+def forgotten() -> int:
+    """Bytes that are no longer part of the peak."""
+    large = torch.ones(100_000_000)  # 400 MB, and touched
+    high = outcome.peak_memory("cpu")
+    del large
+    outcome.reset_peak("cpu")
+    low = outcome.peak_memory("cpu")
+    return (high or 0) - (low or 0)
 
 
 @linux
 def test_a_peak_can_be_forgotten() -> None:
     # In a process of its own: one that has freed much before keeps this for its next tensors.
-    done = subprocess.run(
-        [sys.executable, "-c", FORGOTTEN], capture_output=True, text=True, check=True
-    )
-    assert int(done.stdout) > 300e6
+    with CONTEXT.Pool(1) as pool:
+        assert pool.apply(forgotten) > 300e6
 
 
 def test_where_nobody_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
