@@ -15,8 +15,9 @@ METHODS = (
     "not significant. Test images are the same in all runs and taken as fixed."
 )
 ONE_SEED = (
-    "One seed per row: nothing is tested and nothing is called significant. Intervals are for "
-    "another choice of test images; what another seed would change is not in them."
+    "Where a row or the one before it has one seed, nothing is tested and nothing is called "
+    "significant. Intervals are for another choice of test images; what another seed would change "
+    "is not in them."
 )
 POOLED = (
     "A second look, which decides nothing: the same differences with one standard deviation "
@@ -43,7 +44,7 @@ def summary(study: StudyResults) -> list[str]:
         if study.tests.whole and study.tests.whole.significant is not None:
             whole = difference_in_words(study.tests.whole)
             lines.append(f"{ends}: {whole} (one comparison, not corrected).")
-        elif first.metric.name == last.metric.name:
+        elif all(row.gain is not None for row in road[1:]):
             change = last.metric.sign * ((last.value or 0.0) - (first.value or 0.0))
             lines.append(f"{ends}: {formatting.difference(change, last.metric)}.")
     if tested := study.tests.tested:

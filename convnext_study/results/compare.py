@@ -78,7 +78,7 @@ def compare(
 ) -> Comparison:
     """Compare the finished runs of two rows.
 
-    Two or more seeds each: Welch's t test. Otherwise one run of each on the same test images,
+    Two or more seeds each: Welch's t test. Otherwise the means of both on the same test images,
     without a test, see `compare_runs`. With ``std``, pooled over the study's rows, a t test uses
     that instead, for any number of seeds. p is not corrected: see `holm_adjust`.
 
@@ -90,7 +90,6 @@ def compare(
     images = _shared_images([*child, *parent])
     metric = _shared_metric([*child_results.values(), *parent_results.values()])
     resolution = resolution_of(next(iter(child_results.values())).metric)
-    shared = sorted(child_results.keys() & parent_results.keys())
     values = [[run.value for run in runs.values()] for runs in (child_results, parent_results)]
     scope = f"seeds, on these {images} test images"
     if std is not None:
@@ -98,8 +97,7 @@ def compare(
     elif min(len(child_results), len(parent_results)) > 1:
         result = welch_difference(*values, resolution=resolution)
     else:
-        seeds = (shared[0], shared[0]) if shared else (min(child_results), min(parent_results))
-        result = compare_runs(child_results[seeds[0]], parent_results[seeds[1]])
+        result = compare_runs([*child_results.values()], [*parent_results.values()])
         scope = IMAGES_ONLY
     return Comparison(
         difference=result,
@@ -240,25 +238,29 @@ def resolution_of(metric: Metric) -> float:
     return 100 / samples.count if samples is not None and samples.kind == "bits" else 0.0
 
 
-def compare_runs(child: Result, parent: Result) -> Difference:
-    """One run of each of two networks: the difference and its interval for other test images.
+def compare_runs(child: Sequence[Result], parent: Sequence[Result]) -> Difference:
+    """The runs of two networks: the difference of means and its interval for other test images.
 
     Nothing is tested, since one run shows nothing about another seed. Raises UserError where
     evidence is missing or comes from other images.
     """
-    mine, its = child.metric.samples, parent.metric.samples
-    if mine is None or its is None:
+    runs = [*child, *parent]
+    samples = [run.metric.samples for run in runs if run.metric.samples is not None]
+    if len(samples) < len(runs):
         raise UserError(
-            f"{child.metric.label}: no record of single test images; train two seeds or more"
+            f"{runs[0].metric.label}: no record of single test images; train two seeds or more"
         )
-    if _shape(mine) != _shape(its):
+    first = samples[0]
+    if other := next((one for one in samples if _shape(one) != _shape(first)), None):
         raise UserError(
-            f"{mine.count} and {its.count} test images cannot be paired: use the same data"
+            f"{first.count} and {other.count} test images cannot be paired: use the same data"
         )
-    if mine.kind == "bits" and mine.groups is None:
-        return answers_difference(mine.array(), its.array())
-    sums = [sample_sums(run.kind, [run.array()], run.group_array()) for run in (mine, its)]
-    return samples_difference(*sums)
+    if first.kind == "bits" and first.groups is None and len(runs) == 2:
+        return answers_difference(*(one.array() for one in samples))
+    sums = sample_sums(first.kind, [one.array() for one in samples], first.group_array())
+    return samples_difference(
+        sums.of_runs(slice(len(child))), sums.of_runs(slice(len(child), None))
+    )
 
 
 def _shape(samples: Samples) -> tuple[str, int, int, str | None]:

@@ -210,8 +210,10 @@ def detectable_note(rows: Sequence[ResultRow]) -> str:
         groups = min((row.image_groups for row in finished if row.image_groups), default=None)
         drawn = "test images" if groups is None else f"the {groups} groups of test images"
         few = "; so few make them rough" if groups and groups < FEW_GROUPS else ""
+        alone = max(len(row.seeds) for row in finished) == 1
+        few_seeds = "One seed per row" if alone else "No two compared rows have two seeds each"
         return (
-            "One seed per row, so nothing is tested and nothing is called significant: intervals "
+            f"{few_seeds}, so nothing is tested and nothing is called significant: intervals "
             f"are for another choice of {drawn}{few}. Train three seeds or more to test the steps."
         )
     metric, seeds = finished[0].metric, min(len(row.seeds) for row in tested)

@@ -143,8 +143,12 @@ def _compare(
         return row
     own_group, parent_group = groups[row.name], groups[parent.name]
     remark = None
-    if (row.data_id, row.val_images) != (parent.data_id, parent.val_images):
+    test_images = _test_images(own_group) | _test_images(parent_group)
+    if row.data_id != parent.data_id:
         remark = f"not compared with {parent.name}: other data"
+    elif len(test_images) > 1:
+        counts = " and ".join(map(str, sorted(test_images)))
+        remark = f"not compared with {parent.name}: other data ({counts} test images)"
     elif row.metric.name != parent.metric.name:
         remark = f"not compared with {parent.name}: other metric ({parent.metric.label})"
     elif other := _other_setting(own_group, parent_group, other_recipe):
@@ -154,6 +158,11 @@ def _compare(
     if remark:
         return dataclasses.replace(row, remarks=(*row.remarks, remark))
     return dataclasses.replace(row, gain=row.metric.sign * (row.value - parent.value))
+
+
+def _test_images(group: RunGroup) -> set[int]:
+    """On how many images its runs were evaluated: without those that could not be read."""
+    return {one.result.val_images for one in group.seeds.values() if one.result}
 
 
 def _other_setting(own: RunGroup, parent: RunGroup, other_recipe: bool) -> str | None:

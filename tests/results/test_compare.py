@@ -75,10 +75,13 @@ def test_seeds_are_tested_by_welch_whether_they_are_shared_or_not(first: int) ->
     assert compare(child[:2], parent[:2]).new_images is None, "two are not crossed with images"
 
 
-def test_one_run_against_several_takes_the_shared_seed() -> None:
-    parent = [counted(900, 0), counted(940, 1)]
-    assert compare([counted(950, 1)], parent).difference.diff == pytest.approx(1.0)
-    assert compare([counted(950, 7)], parent).difference.diff == pytest.approx(5.0)
+@pytest.mark.parametrize("seed", [1, 7])
+def test_one_run_against_several_is_the_gain_of_means(seed: int) -> None:
+    found = compare([counted(950, seed)], [counted(900, 0), counted(940, 1)])
+    assert found.significant is None
+    assert found.difference.diff == pytest.approx(95 - 92)
+    low, high = found.difference.interval
+    assert low < 3 < high
 
 
 def test_a_pooled_deviation_serves_a_single_seed() -> None:

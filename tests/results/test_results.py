@@ -12,7 +12,9 @@ from scipy.stats import binomtest
 from support.fakes import fake_run, fake_runs, write_run, write_study
 
 from convnext_study.report.tables.results import write_results
+from convnext_study.report.text import summary
 from convnext_study.results.effects import detectable_note, pooled_std
+from convnext_study.results.load import load_results
 from convnext_study.results.rows import ResultRow, study_title
 from convnext_study.results.statistics.power import detectable_effect
 from convnext_study.results.summary import summarize
@@ -242,6 +244,24 @@ def test_nothing_done_or_one_seed_detects_nothing(tmp_path: Path) -> None:
     assert "nothing is tested" in detectable_note(summarize(scan(tmp_path)))
     write_point(tmp_path, "kernel_7")
     assert detectable_note(summarize(scan(tmp_path))).startswith("One seed per row, so nothing is")
+
+
+def test_rows_on_other_numbers_of_test_images_are_not_compared(tmp_path: Path) -> None:
+    for seed, images in enumerate((599, 598, 599)):  # an image could not be read once
+        write_point(tmp_path, "kernel_7", seed, top1=90)
+        write_point(tmp_path, "gelu", seed, top1=95, result={"val_images": images})
+    gelu = rows_of(tmp_path)["gelu"]
+    assert gelu.gain is None
+    assert gelu.remarks == ("not compared with kernel_7: other data (598 and 599 test images)",)
+    (study,) = load_results(tmp_path).studies
+    assert not [line for line in summary(study) if "One seed" in line or "points" in line]
+
+
+def test_a_row_with_one_seed_between_others_is_called_that(tmp_path: Path) -> None:
+    write_point(tmp_path, "kernel_7", top1=90)
+    for seed in range(3):
+        write_point(tmp_path, "gelu", seed, top1=95 + seed)
+    assert detectable_note(summarize(scan(tmp_path))).startswith("No two compared rows have two")
 
 
 # Rows picked from a road
