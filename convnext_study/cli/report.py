@@ -78,11 +78,12 @@ def _watch(folder: Path, write: Callable[[], tuple[Path, StudyFolder]], every: i
                 path, loaded = write()
                 done = sum(len(row.seeds) for study in loaded.studies for row in study.rows)
                 stamp = time.strftime("%H:%M:%S")
-                typer.echo(f"{stamp}  {path}: {done} finished runs; Ctrl-C ends the watch")
+                line = f"{stamp}  {path}: {done} finished runs; Ctrl-C ends the watch"
+                typer.echo(line, err=True)  # standard output may be JSON
                 previous = current
             time.sleep(every)
     except KeyboardInterrupt:
-        typer.echo("watch ended: the page as it stands, and figures and tables")
+        typer.echo("watch ended: the page as it stands, and figures and tables", err=True)
 
 
 def _state(folder: Path) -> dict[Path, tuple[int, int]]:

@@ -104,6 +104,7 @@ def _clean(record: Record, dry_run: bool) -> int:
         return freed + sum(_bytes(state[name]) for name in ONLY_TO_RESUME if name in state)
     with RunFolder(record.folder, record.run) as run_folder, run_folder.writing():
         state = checkpoint_file.read(newest)
+        previous.unlink(missing_ok=True)  # first: on a full disk it makes the room for the rest
         remaining = {name: value for name, value in state.items() if name not in ONLY_TO_RESUME}
         if len(remaining) < len(state):
             size = newest.stat().st_size

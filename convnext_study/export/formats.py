@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.errors import RunFailed
+from convnext_study.errors import RunFailed, first_line
 from convnext_study.export.weights import (
     USE_TIMM,
     ExportError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # Relative to the largest output. In another runtime float32 sums have another order and differ in
 # the sixth digit in each of a few dozen layers.
 TOLERANCE = 1e-4
+CARD, MODEL = "README.md", "model"  # how files of every format are called
 BATCH = 3  # not 1, which an exporter may take for a constant
 
 
@@ -63,6 +65,7 @@ def export_model(
         RunFailed: the written network's outputs differ.
     """
     import torch
+    from safetensors import SafetensorError
 
     from convnext_study.models.fast_conv import restore_convs
 
@@ -76,11 +79,15 @@ def export_model(
             f"{type(net).__name__}: draws by chance, such as masks, and answers the same images "
             "differently each time: no file can be checked against it; export another run's"
         )
+    if (folder / CARD).exists() and not any(folder.glob(f"{MODEL}.*")):
+        raise ExportError(f"{folder}: has a {CARD} of something else; choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         run = FORMATS[kind](_Export(net, folder, transform, results, images))
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    except SafetensorError as error:  # its writer's word for a full disk
+        raise ExportError(f"{folder}: cannot be written ({first_line(error)})") from error
     with torch.inference_mode():
         exported = _outputs(run(images))
     pairs = zip(expected, exported, strict=True)
@@ -119,7 +126,7 @@ class _Export:
         shape = channels, height, width
         config = {**self.transform.config(), "input_size": shape} if with_config else None
         card = model_card(self.net, shape, self.results, use, config)
-        write_bytes(self.folder / "README.md", card.encode())
+        write_bytes(self.folder / CARD, card.encode())
 
 
 def _hf(export: _Export) -> Runner:
@@ -140,7 +147,7 @@ def _safetensors(export: _Export) -> Runner:
     from convnext_study.models.roadmap_net import RoadmapNet
     from convnext_study.roadmap.spec import NetSpec
 
-    net, path = export.net, export.folder / "model.safetensors"
+    net, path = export.net, export.folder / f"{MODEL}.safetensors"
     save_checkpoint(net, path)
     export.write_card(_USE_SAFETENSORS.format(classes=net.num_classes))
     with safe_open(path, "pt") as file:
@@ -162,7 +169,7 @@ def _onnx(export: _Export) -> Runner:
         raise ExportError(
             f"--to onnx: {error.name} is not installed; pip install 'convnext-study[onnx]'"
         ) from None
-    path = export.folder / "model.onnx"
+    path = export.folder / f"{MODEL}.onnx"
     with torch.no_grad():
         count = len(_outputs(export.net(export.images[:1])))
     names = ["logits"] if count == 1 else [f"logits_exit{exit}" for exit in range(1, count + 1)]
@@ -190,10 +197,12 @@ def _onnx(export: _Export) -> Runner:
 def _pt2(export: _Export) -> Runner:
     import torch
 
-    path = export.folder / "model.pt2"
+    path = export.folder / f"{MODEL}.pt2"
     batch = {0: torch.export.Dim("batch")}
     program = torch.export.export(export.net, (export.images[:2],), dynamic_shapes=(batch,))
-    torch.export.save(program, path)
+    content = io.BytesIO()  # torch ends the process where a disk is full
+    torch.export.save(program, content)
+    write_bytes(path, content.getvalue())
     export.write_card(_USE_PT2)
     return torch.export.load(path).module()
 

@@ -1,5 +1,7 @@
 """Exported networks: read back as their cards say, they give the run's outputs."""
 
+import errno
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +111,28 @@ def test_outputs_that_differ_are_told(
     done = export(run_folder, "pt2", tmp_path)
     assert isinstance(done.exception, RunFailed)
     assert "differ by 0.01" in str(done.exception)
+
+
+def test_a_readme_of_something_else_stays(run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    done = export(run_folder, "safetensors", tmp_path)
+    assert isinstance(done.exception, UserError) and "README.md" in str(done.exception)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["hf", "pt2"])
+def test_a_full_disk_is_one_line(
+    run_folder: Path, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(formats, "write_bytes", full)
+    if kind == "hf":  # its writer is not ours
+        (tmp_path / "model.safetensors").symlink_to("/dev/full")
+    done = export(run_folder, kind, tmp_path)
+    assert isinstance(done.exception, UserError), done.exception
+    assert f"{tmp_path}: cannot be written" in str(done.exception)
 
 
 def test_one_line_for_what_cannot_be(

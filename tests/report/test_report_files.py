@@ -1,6 +1,7 @@
 """The report's figures and tables, the commands it names, and the watch."""
 
 import csv
+import json
 import shlex
 import time
 from pathlib import Path
@@ -152,9 +153,11 @@ def test_watch_writes_the_page_again_while_a_study_runs(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(time, "sleep", sleep)
-    result = CliRunner().invoke(app, ["report", str(tmp_path), "--watch", "--every", "7"])
+    words = ["report", str(tmp_path), "--watch", "--every", "7", "--json"]
+    result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    assert result.output.count("Ctrl-C ends the watch") == 2
+    assert result.stderr.count("Ctrl-C ends the watch") == 2
+    assert str(page) in json.loads(result.stdout)["files"]
     assert all('<meta http-equiv="refresh" content="7">' in one for one in pages)
     assert [len(data_in(one)[0]["rows"]) for one in pages] == [1, 1, 2]
     assert 'http-equiv="refresh"' not in page.read_text()
