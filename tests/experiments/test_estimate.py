@@ -201,7 +201,7 @@ LARGE = Hardware("a100", micro_batch_size=512)
         ("gelu", {"seeds": 1}, LARGE, "1 seed(s)"),
     ],
 )
-def test_what_is_not_the_papers_is_told(
+def test_what_differs_from_the_paper_is_warned_of(
     names: str, changes: dict[str, Any], hardware: Hardware, says: str
 ) -> None:
     runs = runs_of(*names.split(), **changes)

@@ -85,7 +85,7 @@ RUNS = "def runs(context):\n    return "
         (f"{RUNS}context.network('x', 'x', 'no.py:build')", r"no\.py: cannot be read"),
     ],
 )
-def test_a_file_that_gives_no_runs_is_told_in_one_line(
+def test_a_file_that_gives_no_runs_is_refused_in_one_line(
     tmp_path: Path, text: str, says: str
 ) -> None:
     with pytest.raises(UserError, match=says) as caught:

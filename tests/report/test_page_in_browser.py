@@ -58,13 +58,6 @@ def column(browser: Browser, number: int) -> list[str]:
     return list(browser.run(script))
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_it_loads_without_a_word_on_the_console(browser: Browser, page: str, dark: bool) -> None:
-    browser.open(page, dark=dark)
-    assert browser.problems == []
-    assert browser.requests == [page]
-
-
 def test_text_of_records_runs_nothing(opened: Browser) -> None:
     assert opened.run("document.scripts.length") == 2
     assert opened.run("document.images.length") == 0
@@ -196,6 +189,7 @@ def test_colours_can_be_told_apart_by_their_lightness(
 ) -> None:
     """Lightness is what every kind of colour blindness leaves: hence WCAG's contrast."""
     browser.open(page, dark=dark)
+    assert browser.problems == [] and browser.requests == [page], "it loads alone, and quietly"
     names = ("paper", "ground", "ink", "faint", "link", "bar", "deep", "mark", "hover", "c0", "c7")
     colours = {
         name: browser.run(
