@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from convnext_study.data.sources import (
     SOURCES,
-    Opening,
+    OpenRequest,
     has_location,
     split_uri,
     usages,
@@ -66,7 +66,7 @@ def open_data(
         if name not in source.options:
             hint = did_you_mean(name, list(source.options))
             raise DataError(f"data {uri!r}: unknown option {name!r}{hint}")
-    data = source.open(path, Opening(options, download, corrupt_images, val_alone))
+    data = source.open(path, OpenRequest(options, download, corrupt_images, val_alone))
     notes = [note for part in (data.train, data.val) for note in getattr(part, "notes", ())]
     unique_notes = tuple(dict.fromkeys(notes))  # with ``val_alone`` both parts are the same
     return replace(data, uri=uri, notes=unique_notes, corrupt=CorruptImages(corrupt_images))

@@ -66,7 +66,7 @@ class Packing:
 def pack(
     uri: str,
     out: Path,
-    how: Packing,
+    packing: Packing,
     jobs: int,
     report: Callable[[int, int], None] = lambda done, images: None,
 ) -> PackFile:
@@ -85,16 +85,16 @@ def pack(
             raise DataError(f"data {uri!r}: is no image files; only those are packed")
         parts[name] = images
     wanted = PackFile(
-        side=how.side,
-        raw=how.raw,
-        quality=how.quality,
+        side=packing.side,
+        raw=packing.raw,
+        quality=packing.quality,
         source=digest_of_data(fingerprint(data)),
         classes=data.classes,
     )
     make_folder(out)
     try:
         with locks.take(out / LOCK):
-            return _pack(_Packer(parts, out, how), wanted, jobs, report)
+            return _pack(_Packer(parts, out, packing), wanted, jobs, report)
     except locks.Held as error:
         remedy = f"wait for it or stop it{error.cure}"
         raise Busy(f"{out}: {error.holder} packs into it; {remedy}") from None
@@ -133,9 +133,9 @@ def _check_same(path: Path, existing: PackFile, wanted: PackFile) -> None:
 class _Packer:
     """Makes the shards of a data set's parts, each identified by its part and number."""
 
-    def __init__(self, parts: Mapping[str, EncodedImages], out: Path, how: Packing) -> None:
-        self.parts, self.out, self.how = parts, out, how
-        self._resize = ShortSide(how.side, "bicubic")
+    def __init__(self, parts: Mapping[str, EncodedImages], out: Path, packing: Packing) -> None:
+        self.parts, self.out, self.packing = parts, out, packing
+        self._resize = ShortSide(packing.side, "bicubic")
 
     def shards(self, part: str) -> range:
         return range(-(-len(self.parts[part]) // SHARD))
@@ -216,18 +216,18 @@ class _Packer:
         try:
             pixels, _ = images.pixels(index)
         except CorruptImage:
-            if self.how.on_corrupt == "stop":
+            if self.packing.on_corrupt == "stop":
                 raise
             return b"", 0, 0
         height, width = pixels.shape[1:]
-        fits = min(height, width) <= self.how.side
-        if fits and not self.how.raw and (content := images.read(index))[:2] == JPEG:
+        fits = min(height, width) <= self.packing.side
+        if fits and not self.packing.raw and (content := images.read(index))[:2] == JPEG:
             return content, 0, 0
         image = to_pil(pixels if fits else self._resize(pixels))
-        if self.how.raw:
+        if self.packing.raw:
             return image.tobytes(), image.height, image.width
         file = io.BytesIO()
-        image.save(file, "JPEG", quality=self.how.quality)
+        image.save(file, "JPEG", quality=self.packing.quality)
         return file.getvalue(), 0, 0
 
 

@@ -34,7 +34,7 @@ class DatasetSize(NamedTuple):
 IMAGENET = DatasetSize(1_281_167, 50_000, 1000, 224)  # ImageNet-1K
 
 
-class Opening(NamedTuple):
+class OpenRequest(NamedTuple):
     """How to open a data set: its ``?OPTION=VALUE``, and the arguments of `open_data`."""
 
     options: Mapping[str, str] = {}
@@ -50,7 +50,7 @@ class DataSource:
     Attributes:
         usage: its URI, as shown in help and errors.
         opener: ``file:function`` in this folder, imported when the data is opened. The function
-            takes the path, or whatever follows the scheme, and an `Opening`.
+            takes the path, or whatever follows the scheme, and an `OpenRequest`.
         labels: of its images, one of `LABELS`.
         needs_path: whether something must follow the scheme.
         default_path: its folder unless a path follows the scheme.
@@ -82,10 +82,10 @@ class DataSource:
         """Whether it is stored in a location, and not identified by its URI alone."""
         return self.needs_path or bool(self.default_path)
 
-    def open(self, path: str, how: Opening) -> DatasetPair:
+    def open(self, path: str, request: OpenRequest) -> DatasetPair:
         """Open it. Raises DataError."""
-        opener: Callable[[str, Opening], DatasetPair] = _function(self.opener)
-        return opener(path, how)
+        opener: Callable[[str, OpenRequest], DatasetPair] = _function(self.opener)
+        return opener(path, request)
 
     def identity(self, path: str, options: Mapping[str, str]) -> str:
         """The identity in its URI, without locations; empty if the data itself identifies it."""

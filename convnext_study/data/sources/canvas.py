@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convnext_study.data.dataset import DatasetPair, MemoryImages, digest, padded_side
-from convnext_study.data.sources import Opening
+from convnext_study.data.sources import OpenRequest
 from convnext_study.data.sources.digits import (
     PHOTOGRAPHS,
     open_digits,
@@ -151,7 +151,7 @@ class Canvases(Scenes):
         return int(scans[draw_int(draw, 0, len(scans) - 1)]), side
 
 
-def open_canvases(text: str, _: Opening) -> DatasetPair:
+def open_canvases(text: str, _: OpenRequest) -> DatasetPair:
     """The canvases that ``SIZE,TRAIN,VAL`` describes; omitted values have their defaults.
 
     Raises DataError if they are not integers in the valid range.
@@ -159,7 +159,7 @@ def open_canvases(text: str, _: Opening) -> DatasetPair:
     return _open("digit-canvas", text, DEFAULTS)
 
 
-def open_signs(text: str, _: Opening) -> DatasetPair:
+def open_signs(text: str, _: OpenRequest) -> DatasetPair:
     """As `open_canvases`, with plates."""
     return _open("digit-signs", text, SIGNS)
 

@@ -9,22 +9,22 @@ from typing import Any
 import torch
 
 from convnext_study.data.dataset import DataError, DatasetPair, MemoryImages, channel_statistics
-from convnext_study.data.sources import Opening
+from convnext_study.data.sources import OpenRequest
 from convnext_study.errors import first_line
 
 
-def open_cifar(name: str, path: str, how: Opening) -> DatasetPair:
+def open_cifar(name: str, path: str, request: OpenRequest) -> DatasetPair:
     """50,000 training and 10,000 test images of 32x32, in memory (180 MB).
 
     Raises DataError if the files are missing, damaged or cannot be fetched.
     """
     from torchvision import datasets
 
-    dataset: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    opener: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     try:
-        train, val = (dataset(path, train=flag, download=how.download) for flag in (True, False))
+        train, val = (opener(path, train=flag, download=request.download) for flag in (True, False))
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        if how.download:
+        if request.download:
             raise DataError(f"{path}: {name} cannot be fetched ({first_line(error)})") from error
         raise DataError(
             f"{path}: {name} is not there or damaged ({first_line(error)}); "

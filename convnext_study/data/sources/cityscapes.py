@@ -14,7 +14,7 @@ import numpy as np
 
 from convnext_study.data.dataset import IGNORE, DataError, DatasetPair
 from convnext_study.data.masks import Bools, Labels, MaskedImages, masked_data
-from convnext_study.data.sources import Opening
+from convnext_study.data.sources import OpenRequest
 from convnext_study.data.sources.listing import is_folder
 from convnext_study.data.sources.pairs import paired
 
@@ -25,7 +25,7 @@ LABEL_IDS, TRAINED = 34, 19  # their numbers; label ids from 19 on are not train
 RARE = [5, 6, 9, 10, 14, 15, 16, 18]  # rare label ids that are not trained
 
 
-def open_cityscapes(path: str, how: Opening) -> DatasetPair:
+def open_cityscapes(path: str, request: OpenRequest) -> DatasetPair:
     """2,975 training and 500 validation images, or those that are present.
 
     Raises DataError naming the folder or the file at fault.
@@ -38,13 +38,13 @@ def open_cityscapes(path: str, how: Opening) -> DatasetPair:
                 f"each with train and val"
             )
     names, to_class = train_classes()
-    train, val = (_part(root, part, how) for part in ("train", "val"))
+    train, val = (_part(root, part, request) for part in ("train", "val"))
     for pairs in (train, val):
         pairs.map_labels(to_class)
     return masked_data(train, val, names)
 
 
-def _part(root: Path, part: str, how: Opening) -> MaskedImages:
+def _part(root: Path, part: str, request: OpenRequest) -> MaskedImages:
     """A part's pairs, whose masks contain label ids."""
     pairs = paired(root, f"{IMAGES}/{part}", f"{MASKS}/{part}", _mask_of, {".png"})
     for train_id_mask in sorted((root / MASKS / part).rglob(f"*{TRAIN_END}")):
@@ -54,9 +54,9 @@ def _part(root: Path, part: str, how: Opening) -> MaskedImages:
                 f"{mask}: is missing, and {train_id_mask.name} is not read; unpack "
                 f"gtFine_trainvaltest.zip of Cityscapes again, or give these masks as pairs:PATH"
             )
-    pairs.survey(how.corrupt_images)
+    pairs.survey(request.corrupt_images)
     _check_ids(pairs)
-    pairs.reject_labels_from(LABEL_IDS, how.corrupt_images)
+    pairs.reject_labels_from(LABEL_IDS, request.corrupt_images)
     return pairs
 
 

@@ -25,7 +25,7 @@ from convnext_study.data.dataset import (
     channel_statistics,
     unreadable,
 )
-from convnext_study.data.sources import Opening
+from convnext_study.data.sources import OpenRequest
 
 SIZE = 32  # side in pixels
 AT_ONCE = 10_000  # images resized together
@@ -42,7 +42,7 @@ _PART_OF_WRITER = (
 )
 
 
-def open_digits(_: str = "", __: Opening | None = None) -> DatasetPair:
+def open_digits(_: str = "", __: OpenRequest | None = None) -> DatasetPair:
     """The scans of eight writers for training, and of six others for validation."""
     pixels, targets = read_scans()
     labels = torch.from_numpy(targets).long()

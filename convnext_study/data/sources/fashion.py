@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from convnext_study.data.dataset import DataError, DatasetPair, MemoryImages, channel_statistics
-from convnext_study.data.sources import SOURCES, Opening
+from convnext_study.data.sources import SOURCES, OpenRequest
 from convnext_study.data.sources.digits import AT_ONCE, SIZE, upscale
 from convnext_study.errors import first_line
 
@@ -29,7 +29,7 @@ MOST_IMAGES = 60_000  # in a part
 BYTES = 0x800  # the magic number of an IDX file of bytes, without its number of dimensions
 
 
-def open_fashion(path: str, how: Opening) -> DatasetPair:
+def open_fashion(path: str, request: OpenRequest) -> DatasetPair:
     """60,000 training and 10,000 test images, in memory (215 MB).
 
     The option ``train`` limits the number of training images, always the same ones and equally many
@@ -37,7 +37,7 @@ def open_fashion(path: str, how: Opening) -> DatasetPair:
     """
     root = Path(path or SOURCES["fashion"].default_path).expanduser()
     folder = _folder(root)
-    if folder is None and how.download and path:
+    if folder is None and request.download and path:
         _fetch(root)
         folder = _folder(root)
     if folder is None:
@@ -46,7 +46,7 @@ def open_fashion(path: str, how: Opening) -> DatasetPair:
             "apt install dataset-fashion-mnist, or fetch it with fashion:PATH and --download"
         )
     (train, labels), (val, val_labels) = (_read_part(folder, name) for name in ("train", "t10k"))
-    if (count := how.options.get("train")) is not None:
+    if (count := request.options.get("train")) is not None:
         chosen = _balanced(labels, count)
         train, labels = train[chosen], labels[chosen]
     images = upscale(train)

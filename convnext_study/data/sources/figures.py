@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from convnext_study.data.dataset import DatasetPair, digest
-from convnext_study.data.sources import Opening
+from convnext_study.data.sources import OpenRequest
 from convnext_study.data.sources.mpii import JOINTS, MEASURED, MIRRORED, Person
 from convnext_study.data.sources.synthetic import Draw, Scenes, draw_int, paint, scene_sizes
 
@@ -89,7 +89,7 @@ class Figures(Scenes):
         paint(image, (thick + 0.5 - distance).clamp(0, 1), colour)
 
 
-def open_figures(text: str, _: Opening) -> DatasetPair:
+def open_figures(text: str, _: OpenRequest) -> DatasetPair:
     """The figures that ``SIZE,TRAIN,VAL`` describes; omitted values have their defaults.
 
     Raises DataError if they are not integers in the valid range.

@@ -9,7 +9,7 @@ from typing import Any
 
 from convnext_study.data.dataset import CorruptImage, DataError, DatasetPair, ImageDataset
 from convnext_study.data.encoded import Files
-from convnext_study.data.sources import Opening
+from convnext_study.data.sources import OpenRequest
 from convnext_study.data.sources.listing import (
     SUFFIXES,
     files_in,
@@ -20,17 +20,17 @@ from convnext_study.data.sources.listing import (
 
 LARGEST, SMALLEST = 224, 32  # bounds of the input's side unless the recipe sets one
 PROBED = 9  # images from which the size is determined
-Part = tuple[ImageDataset, tuple[str, ...]]  # with its classes
+Listing = tuple[ImageDataset, tuple[str, ...]]  # images, and the names of their classes
 
 
-def open_folder(path: str, how: Opening) -> DatasetPair:
+def open_folder(path: str, request: OpenRequest) -> DatasetPair:
     """Class folders under ``train/`` and ``val/``. Raises DataError naming the path at fault.
 
     With ``val_alone``, a folder that has neither is itself the validation part.
     """
     root = Path(path).expanduser()
     places = {name: root / name for name in ("train", "val")}
-    if how.val_alone:
+    if request.val_alone:
         bare = not any(map(is_folder, places.values()))
         places = {"val": root if bare else places["val"]}
     for place in (root, *places.values()):
@@ -40,7 +40,7 @@ def open_folder(path: str, how: Opening) -> DatasetPair:
     return of_parts(str(root), {name: list_images(place) for name, place in places.items()})
 
 
-def of_parts(where: str, parts: dict[str, Part], size: int | None = None) -> DatasetPair:
+def of_parts(where: str, parts: dict[str, Listing], size: int | None = None) -> DatasetPair:
     """Classification data from the parts ``train`` and ``val``, or ``val`` alone.
 
     Raises DataError if the two parts do not have the same classes.
@@ -71,7 +71,7 @@ def natural_size(images: ImageDataset) -> int:
     return min(max(typical, SMALLEST), LARGEST)
 
 
-def list_images(part: Path, by: Callable[[str], Any] | None = None) -> Part:
+def list_images(part: Path, by: Callable[[str], Any] | None = None) -> Listing:
     """The images in each folder of a part, sorted by path or by the key ``by``, and the folders'
     names. Raises DataError if there are no folders, or one is empty.
     """

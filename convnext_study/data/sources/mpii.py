@@ -27,7 +27,7 @@ import torch
 from convnext_study.data.dataset import CorruptImage, DataError, DatasetPair, OnCorruptImage, digest
 from convnext_study.data.decode import decode_pixels
 from convnext_study.data.encoded import Names, read_bytes
-from convnext_study.data.sources import Opening
+from convnext_study.data.sources import OpenRequest
 from convnext_study.data.sources.listing import SUFFIXES, files_in, is_folder
 from convnext_study.data.transforms.joint import PersonCrop
 from convnext_study.errors import first_line
@@ -140,7 +140,7 @@ HELD_OUT_EVERY = 8
 MAT = "mpii_human_pose_v1_u12_*.mat"
 
 
-def open_mpii(path: str, how: Opening) -> DatasetPair:
+def open_mpii(path: str, request: OpenRequest) -> DatasetPair:
     """People of both parts. Raises DataError naming the path at fault."""
     root = Path(path).expanduser()
     images = root / "images"
@@ -161,7 +161,7 @@ def open_mpii(path: str, how: Opening) -> DatasetPair:
             )
     train, val = (People(str(images), people[part], sizes) for part in ("train", "val"))
     for images_of_part in (train, val):
-        images_of_part.check_images(how.corrupt_images)
+        images_of_part.check_images(request.corrupt_images)
     return DatasetPair(
         classes=JOINTS,
         size=PersonCrop.size,

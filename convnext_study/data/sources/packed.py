@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from convnext_study.data.dataset import DataError, DatasetPair, digest, unreadable
 from convnext_study.data.decode import MOST_ELONGATED, corrupt_image
 from convnext_study.data.encoded import EncodedImages, Ints, Names
-from convnext_study.data.sources import Opening
-from convnext_study.data.sources.folder import Part, of_parts
+from convnext_study.data.sources import OpenRequest
+from convnext_study.data.sources.folder import Listing, of_parts
 from convnext_study.errors import first_fault
 
 PACK = "pack.json"  # written last: its presence means done
@@ -137,14 +137,14 @@ def _map(path: str) -> mmap.mmap:
         raise unreadable(path, error) from None
 
 
-def open_packed(path: str, how: Opening) -> DatasetPair:
+def open_packed(path: str, request: OpenRequest) -> DatasetPair:
     """Packed data. Raises DataError if it is incomplete or was changed."""
     root = Path(path).expanduser()
     pack = read_pack(root)
-    if "train" not in pack.parts and not how.val_alone:
+    if "train" not in pack.parts and not request.val_alone:
         raise DataError(f"{root / PACK}: has no part train; pack the data anew, or only evaluate")
-    wanted = [name for name in pack.parts if name == "val" or not how.val_alone]
-    parts: dict[str, Part] = {name: (_part(root, name, pack), pack.classes) for name in wanted}
+    wanted = [name for name in pack.parts if name == "val" or not request.val_alone]
+    parts: dict[str, Listing] = {name: (_part(root, name, pack), pack.classes) for name in wanted}
     return of_parts(str(root), parts)
 
 

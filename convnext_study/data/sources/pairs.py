@@ -14,22 +14,22 @@ from pathlib import Path, PurePosixPath
 
 from convnext_study.data.dataset import IGNORE, DataError, DatasetPair
 from convnext_study.data.masks import MaskedImages, Pair, check_numbers, masked_data
-from convnext_study.data.sources import Opening
+from convnext_study.data.sources import OpenRequest
 from convnext_study.data.sources.listing import SUFFIXES, files_in, is_folder, unread_note
 
 IMAGES, MASKS, CLASSES = "images", "masks", "classes.txt"
 
 
-def open_pairs(path: str, how: Opening) -> DatasetPair:
+def open_pairs(path: str, request: OpenRequest) -> DatasetPair:
     """Images and masks under ``train`` and ``val``. Raises DataError naming the path at fault."""
     root = Path(path).expanduser()
     folders = [_folders(root, part) for part in ("train", "val")]
     parts = [paired(root, images, masks, _mask_of) for images, masks in folders]
     names = _class_names(root)
     for part in parts:
-        part.survey(how.corrupt_images)
+        part.survey(request.corrupt_images)
     for part in parts if names else ():
-        part.reject_labels_from(len(names), how.corrupt_images)
+        part.reject_labels_from(len(names), request.corrupt_images)
     train, val = parts
     check_numbers(train, val, names)
     return masked_data(train, val, names or tuple(f"class{label}" for label in train.labels))

@@ -25,7 +25,7 @@ from convnext_study.data.dataset import (
     digest,
 )
 from convnext_study.data.rng import fold_in, generator
-from convnext_study.data.sources import Opening
+from convnext_study.data.sources import OpenRequest
 
 DEFAULTS = (10, 32, 2048)  # classes, side in pixels, training images
 HELD_OUT = 4  # training images per validation image, of which each class has at least one
@@ -144,7 +144,7 @@ def scene_sizes(
     return side, train, val
 
 
-def open_synthetic(text: str, _: Opening) -> DatasetPair:
+def open_synthetic(text: str, _: OpenRequest) -> DatasetPair:
     """The data set that ``CLASSES,SIZE,COUNT`` describes; omitted values have their defaults.
 
     Raises DataError if they are not positive integers, or need too much memory.

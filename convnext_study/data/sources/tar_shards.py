@@ -17,7 +17,7 @@ from pathlib import Path
 
 from convnext_study.data.dataset import DataError
 from convnext_study.data.encoded import Archives, Member, read_bytes
-from convnext_study.data.sources.folder import Part
+from convnext_study.data.sources.folder import Listing
 from convnext_study.data.sources.listing import is_data, numbered_classes
 
 IMAGE = frozenset({"jpg", "jpeg", "png", "webp"})
@@ -26,7 +26,7 @@ MOST_SHARDS = 100_000
 LABEL_BYTES = 2**20  # read of a .cls or .json
 
 
-def open_timm_tars(root: str) -> Part:
+def open_timm_tars(root: str) -> Listing:
     """A tar, or a folder of tars, as timm's tar reader lists and labels it; and its classes.
 
     Raises DataError if it is not an archive or contains no images.
@@ -63,7 +63,7 @@ def open_timm_tars(root: str) -> Part:
     return Archives(paths, members), tuple(classes)
 
 
-def open_wds_shards(root: str, pattern: str, label: str) -> Part:
+def open_wds_shards(root: str, pattern: str, label: str) -> Listing:
     """WebDataset shards under ``root``, and their classes, named by number.
 
     Args:

@@ -22,8 +22,8 @@ from torch import Tensor
 from convnext_study.data.dataset import DataError, DatasetPair, digest, unreadable
 from convnext_study.data.decode import corrupt_image, to_rgb, to_tensor
 from convnext_study.data.encoded import EncodedImages, Files, Names
-from convnext_study.data.sources import Opening
-from convnext_study.data.sources.folder import Part, list_images, of_parts
+from convnext_study.data.sources import OpenRequest
+from convnext_study.data.sources.folder import Listing, list_images, of_parts
 from convnext_study.data.sources.listing import (
     files_in,
     is_data,
@@ -41,7 +41,7 @@ VAL_FOLDERS = ("val", "validation", "valid", "eval", "test")
 CLASS_FOLDERS = ("image_folder", "folder")
 
 
-def open_timm(name: str, how: Opening) -> DatasetPair:
+def open_timm(name: str, request: OpenRequest) -> DatasetPair:
     """A data set by its name in timm. Raises DataError, one line.
 
     With ``val_alone``, a folder that has neither part is itself the validation part.
@@ -53,16 +53,16 @@ def open_timm(name: str, how: Opening) -> DatasetPair:
             "it could not be resumed exactly; write it to shards once and use timm:wds/FOLDER, or "
             "use timm:hfds/NAME"
         )
-    openers: dict[str, Callable[[str, str, Opening], Part]] = {
+    openers: dict[str, Callable[[str, str, OpenRequest], Listing]] = {
         "hfds": _open_hub,
         "torch": _open_torch,
         "wds": _open_wds,
         "": _open_path,
     }
     parts = {}
-    for part in ("val",) if how.val_alone else ("train", "val"):
+    for part in ("val",) if request.val_alone else ("train", "val"):
         try:
-            parts[part] = openers[kind](name, part, how)
+            parts[part] = openers[kind](name, part, request)
         except DataError:
             raise
         # timm and its dependencies raise all kinds of errors: assertions, missing packages.
@@ -72,7 +72,7 @@ def open_timm(name: str, how: Opening) -> DatasetPair:
             ) from error
         if not len(parts[part][0]):
             raise DataError(f"timm:{name}: {part}: holds no images")
-    return of_parts(f"timm:{name}", parts, _size(name, how.options.get("size")))
+    return of_parts(f"timm:{name}", parts, _size(name, request.options.get("size")))
 
 
 def kind_of(name: str) -> tuple[str, str]:
@@ -105,15 +105,15 @@ def _size(name: str, size: str | None) -> int | None:
     return None if size is None else int(size)
 
 
-def _open_path(name: str, part: str, how: Opening) -> Part:
+def _open_path(name: str, part: str, request: OpenRequest) -> Listing:
     """A folder of class folders or of tars, or one tar, for each part, as timm lists them."""
     from convnext_study.data.sources.tar_shards import open_timm_tars
 
     root = Path(name).expanduser()
     default_names = VAL_FOLDERS if part == "val" else (part,)
-    names = (how.options[part],) if part in how.options else default_names
+    names = (request.options[part],) if part in request.options else default_names
     places = [root / f"{name}{ending}" for name in names for ending in ("", ".tar")]
-    if part == "val" and how.val_alone and not (root / "train").exists():
+    if part == "val" and request.val_alone and not (root / "train").exists():
         places.append(root)
     place = next(filter(Path.exists, places), None)
     if place is None:
@@ -123,7 +123,7 @@ def _open_path(name: str, part: str, how: Opening) -> Part:
     return _open_folder(str(place))
 
 
-def _open_folder(folder: str) -> Part:
+def _open_folder(folder: str) -> Listing:
     """Images with the name of the innermost folder as class, in timm's order.
 
     timm leaves names that differ only in case, or like ``1`` and ``01``, in the order of the file
@@ -144,25 +144,25 @@ def _open_folder(folder: str) -> Part:
     return Files(folder, files, [numbers[name] for name in names], notes), tuple(classes)
 
 
-def _open_wds(name: str, part: str, how: Opening) -> Part:
+def _open_wds(name: str, part: str, request: OpenRequest) -> Listing:
     from convnext_study.data.sources.tar_shards import open_wds_shards
 
-    root = os.path.expanduser(how.options.get("root", kind_of(name)[1]))  # noqa: PTH111
-    pattern = how.options.get(part, f"*{part}*.tar")
-    return open_wds_shards(root, pattern, how.options.get("label", "label"))
+    root = os.path.expanduser(request.options.get("root", kind_of(name)[1]))  # noqa: PTH111
+    pattern = request.options.get(part, f"*{part}*.tar")
+    return open_wds_shards(root, pattern, request.options.get("label", "label"))
 
 
-def _open_hub(name: str, part: str, how: Opening) -> Part:
+def _open_hub(name: str, part: str, request: OpenRequest) -> Listing:
     if importlib.util.find_spec("datasets") is None:
         raise DataError(f"timm:{name}: needs Hugging Face's package: pip install datasets")
     from timm.data.readers import create_reader
 
     reader: Any = create_reader(
         name,
-        root=how.options.get("root"),
-        split=how.options.get(part, SPLITS[part]),
-        input_key=how.options.get("image", "image"),
-        target_key=how.options.get("label", "label"),
+        root=request.options.get("root"),
+        split=request.options.get(part, SPLITS[part]),
+        input_key=request.options.get("image", "image"),
+        target_key=request.options.get("label", "label"),
     )
     labels = [int(label) for label in reader.dataset[reader.label_key]]
     numbered = numbered_classes(f"timm:{name}: {part}", labels)
@@ -224,9 +224,9 @@ def digests_of_rows(paths: Sequence[str | None], sizes: Sequence[int | None]) ->
     return {"names": Names(names).digest(), "sizes": digest(np.array(image_sizes, dtype=np.int64))}
 
 
-def _open_torch(name: str, part: str, how: Opening) -> Part:
+def _open_torch(name: str, part: str, request: OpenRequest) -> Listing:
     """One split and its classes; data sets of files are read like folders."""
-    root, split = how.options.get("root", "."), how.options.get(part, SPLITS[part])
+    root, split = request.options.get("root", "."), request.options.get(part, SPLITS[part])
     if kind_of(name)[1].lower() in CLASS_FOLDERS:
         from timm.data.dataset_factory import _search_split
 
@@ -235,7 +235,7 @@ def _open_torch(name: str, part: str, how: Opening) -> Part:
         return list_images(Path(folder), by=os.path.split)
     from timm.data import create_dataset
 
-    dataset: Any = create_dataset(name, root=root, split=split, download=how.download)
+    dataset: Any = create_dataset(name, root=root, split=split, download=request.download)
     classes = tuple(map(str, dataset.classes))
     # ImageNet and Places365 list their files.
     if listed := getattr(dataset, "imgs", None):

@@ -24,7 +24,7 @@ from convnext_study.data.dataset import (
     digest,
 )
 from convnext_study.data.rng import fold_in
-from convnext_study.data.sources import Opening
+from convnext_study.data.sources import OpenRequest
 from convnext_study.data.sources.clutter.scene import SIZE, Part, Scene, compose, read_part
 from convnext_study.errors import did_you_mean
 
@@ -91,7 +91,7 @@ class ComposedImages(InMemoryDataset):
         }
 
 
-def open_clutter(text: str, _: Opening) -> DatasetPair:
+def open_clutter(text: str, _: OpenRequest) -> DatasetPair:
     """9,024 new training images per epoch, and 10,231 fixed test images (3,354 for tuning).
 
     ``text`` is ``easy``, ``medium`` or ``hard`` and ``tune``, either of them, or empty. Raises
