@@ -45,19 +45,20 @@ def summary(study: StudyResults) -> list[str]:
             whole = difference_in_words(study.tests.whole)
             lines.append(f"{ends}: {whole} (one comparison, not corrected).")
         elif all(row.gain is not None for row in road[1:]):
-            change = last.metric.sign * ((last.value or 0.0) - (first.value or 0.0))
+            change = (last.value or 0.0) - (first.value or 0.0)
             lines.append(f"{ends}: {formatting.difference(change, last.metric)}.")
     if tested := study.tests.tested:
         winners = [row for row in study.rows if row.significant]
         total = formatting.plural(len(tested), "comparison")
         if winners:
-            gains = [
-                f"{row.label} ({formatting.difference(row.gain or 0.0, row.metric)})"
-                for row in sorted(winners, key=lambda row: -abs(row.gain or 0.0))
+            changes = {row.name: tested[row.name].difference.diff for row in winners}
+            named = [
+                f"{row.label} ({formatting.difference(changes[row.name], row.metric)})"
+                for row in sorted(winners, key=lambda row: -abs(changes[row.name]))
             ]
             lines.append(
                 f"Of {total}, {len(winners)} {'is' if len(winners) == 1 else 'are'} significant: "
-                f"{formatting.listed(gains)}."
+                f"{formatting.listed(named)}."
             )
         else:
             lines.append(f"Of {total}, none is significant.")

@@ -24,7 +24,7 @@ from convnext_study.report.page import render
 from convnext_study.report.page_figures import write_figures
 from convnext_study.report.tables.render import Screen, to_latex
 from convnext_study.report.tables.results import results_table, terminal_table, write_results
-from convnext_study.report.text import ONE_SEED, methods
+from convnext_study.report.text import ONE_SEED, methods, summary
 from convnext_study.results.attribution import leave_one_out_effects
 from convnext_study.results.compare import compare
 from convnext_study.results.effects import detectable_note
@@ -272,3 +272,14 @@ def test_an_attribution_is_for_the_better_where_lower_is(tmp_path: Path) -> None
         assert row.diff == pytest.approx(15, abs=2)  # ms that are lost without it
         assert row.interval and row.interval.low < row.diff < row.interval.high
     assert "Above 0 is for the better: a lower latency." in found.notes
+
+
+def test_sentences_have_the_signs_of_the_table_of_differences(tmp_path: Path) -> None:
+    """A metric that falls for the better, too: above 0 for the better are gains alone."""
+    for seeds in (1, 3):
+        write_study(tmp_path / str(seeds), "latency", seeds)
+        (study,) = load_results(tmp_path / str(seeds)).studies
+        ends = next(line for line in summary(study) if line.startswith("From"))
+        assert f"{study.rows[-1].label}: −" in ends
+    said = next(line for line in summary(study) if line.startswith("Of"))
+    assert said.count("(−") == 2 and "(+" not in said
