@@ -70,7 +70,7 @@ def test_heavy_libraries_are_imported_where_they_are_used() -> None:
 
 def test_data_modules_import_without_torch() -> None:
     light = (
-        "from convnext_study import cli, cost, recipes, roadmap\n"
+        "from convnext_study import cli, cost, data, recipes, roadmap\n"
         "from convnext_study.models import layer_specs\n"
         "from convnext_study.report import show\n"
         "from convnext_study.runs import records\n"

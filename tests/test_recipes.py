@@ -1,9 +1,11 @@
 """Recipes: the published values, the learning-rate curve, what is decayed, what is refused."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.optim import lr_scheduler
@@ -43,37 +45,12 @@ def test_whole_cosine_curve() -> None:
     per_epoch = IMAGENET // 4096
     total, warmup = 300 * per_epoch, 20 * per_epoch
     # Worked out here as the released code does it: a linspace, then a cosine over the rest.
-    expected = torch.cat(
-        [
-            torch.linspace(0, 4e-3, warmup, dtype=torch.float64),
-            torch.tensor(
-                [
-                    1e-6 + 0.5 * (4e-3 - 1e-6) * (1 + math.cos(math.pi * i / (total - warmup)))
-                    for i in range(total - warmup)
-                ],
-                dtype=torch.float64,
-            ),
-        ]
-    )
-    curve = torch.tensor(
-        [learning_rate(MODERN, step, per_epoch) for step in range(total)], dtype=torch.float64
-    )
-    assert torch.allclose(curve, expected, rtol=1e-12, atol=1e-15)
-    assert per_epoch == 312
-    assert curve[0] == 0
-    assert curve.max() == 4e-3
-
-
-def test_step_and_poly_curves() -> None:
-    """Those of the papers: ADP-C has 484 epochs of 247 steps, 0.01 (1 - step / 119548)^0.9."""
-    rates = [learning_rate(CLASSIC, epoch * 5, 5) for epoch in (0, 29, 30, 59, 60, 89)]
-    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-    recipe = CLASSIC.replace(
-        schedule="poly", epochs=484, lr=0.01, lr_base_size=12, global_batch_size=12
-    )
-    expected = [0.01, 0.01 * (119_547 / 119_548) ** 0.9, 0.01 * 0.5**0.9, 0.01 / 119_548**0.9]
-    found = [learning_rate(recipe, step, 247) for step in (0, 1, 59_774, 119_547)]
-    assert found == pytest.approx(expected)
+    share = np.arange(total - warmup) / (total - warmup)
+    cosine = 1e-6 + 0.5 * (4e-3 - 1e-6) * (1 + np.cos(np.pi * share))
+    expected = np.concatenate([np.linspace(0, 4e-3, warmup), cosine])
+    curve = [learning_rate(MODERN, step, per_epoch) for step in range(total)]
+    assert np.allclose(curve, expected, rtol=1e-12, atol=1e-15)
+    assert (per_epoch, curve[0], max(curve)) == (312, 0, 4e-3)
 
 
 @pytest.mark.parametrize(
@@ -81,19 +58,15 @@ def test_step_and_poly_curves() -> None:
     [
         (
             {"schedule": "step", "milestones": (2, 3, 7), "gamma": 0.2},
-            lambda optimizer: lr_scheduler.MultiStepLR(optimizer, [2, 3, 7], gamma=0.2),
+            partial(lr_scheduler.MultiStepLR, milestones=[2, 3, 7], gamma=0.2),
             4,
         ),
         (
             {"schedule": "poly", "power": 0.9},
-            lambda optimizer: lr_scheduler.PolynomialLR(optimizer, total_iters=36, power=0.9),
+            partial(lr_scheduler.PolynomialLR, total_iters=36, power=0.9),
             1,
         ),
-        (
-            {"schedule": "constant"},
-            lambda optimizer: lr_scheduler.ConstantLR(optimizer, factor=1.0),
-            1,
-        ),
+        ({"schedule": "constant"}, partial(lr_scheduler.ConstantLR, factor=1.0), 1),
     ],
 )
 def test_curves_are_torchs(fields: dict[str, Any], make: Any, each: int) -> None:
@@ -112,19 +85,19 @@ def test_curves_are_torchs(fields: dict[str, Any], make: Any, each: int) -> None
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_is_torchs(nesterov: bool) -> None:
-    recipe = CLASSIC.replace(nesterov=nesterov)
-    ours, theirs = (torch.nn.Linear(3, 2) for _ in range(2))
+    ours, theirs = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
     theirs.load_state_dict(ours.state_dict())
-    plain = torch.optim.SGD(
-        theirs.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, nesterov=nesterov
-    )
-    for net, optimizer in ((ours, make_optimizer(ours, recipe)), (theirs, plain)):
+    fields: dict[str, Any] = {"momentum": 0.9, "weight_decay": 1e-4, "nesterov": nesterov}
+    plain = torch.optim.SGD(theirs.parameters(), lr=0.1, **fields)
+    for net, optimizer in (
+        (ours, make_optimizer(ours, CLASSIC.replace(nesterov=nesterov))),
+        (theirs, plain),
+    ):
         for step in range(3):
             optimizer.zero_grad()
             net(torch.full((1, 3), 1.0 + step)).square().sum().backward()
             optimizer.step()
     assert torch.allclose(ours.weight, theirs.weight, rtol=1e-6)
-    assert not torch.equal(ours.weight, ours.weight * 0)
 
 
 def test_rate_scales_with_the_batch() -> None:
@@ -145,17 +118,16 @@ def test_only_matrices_are_decayed() -> None:
     assert len(parameter_groups(net, CLASSIC)) == 1
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_json_round_trip(name: str) -> None:
-    recipe = RECIPES[name]
-    assert make_recipe(recipe.model_dump(mode="json")) == recipe
+def test_json_round_trip() -> None:
+    for recipe in RECIPES.values():
+        assert make_recipe(recipe.model_dump(mode="json")) == recipe
 
 
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
         ({"epochs": 0}, "epochs"),
-        ({"lr": -1.0}, "lr"),
+        ({"lr": 0}, "lr"),
         ({"optimizer": "adam"}, "optimizer"),
         ({"epoch": 3}, "did you mean epochs?"),
         ({"mixup_prob": 2}, "mixup_prob"),
@@ -166,6 +138,7 @@ def test_json_round_trip(name: str) -> None:
         ({"min_lr": 1.0}, "min_lr 1 is above lr 0.004"),
         ({"eval_weights": "ema"}, "eval_weights is ema, and ema is off"),
         ({"name": ""}, "name"),
+        *(({name: 0}, name) for name in ("eps", "image_size", "power", "gamma", "crop_pct")),
         ({"a\nb": 1}, "a b: extra inputs"),
     ],
 )
@@ -193,14 +166,6 @@ def test_no_field_takes_what_is_no_such_number(name: str, value: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["epochs", "lr", "eps", "image_size", "power", "gamma", "crop_pct"]
-)
-def test_no_field_that_divides_is_zero(name: str) -> None:
-    with pytest.raises(RecipeError, match=f": {name}: "):
-        make_recipe({**MODERN.model_dump(), name: 0})
-
-
 def test_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "short.toml"
     path.write_text('base = "modern"\nepochs = 100\n')
@@ -208,12 +173,10 @@ def test_from_a_file(tmp_path: Path) -> None:
     assert recipe == Recipe(**{**MODERN.model_dump(), "name": "short", "epochs": 100})
     path.write_text('base = "classic"\nmilestones = [30, 60]\n')
     assert get_recipe(str(path)).milestones == (30, 60)
-    path.write_text("epochs = ")
-    with pytest.raises(RecipeError, match="not TOML"):
-        get_recipe(str(path))
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(RecipeError, match="not TOML"):
-        get_recipe(str(path))
+    for content in (b"epochs = ", b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(RecipeError, match="not TOML"):
+            get_recipe(str(path))
     for base in (f'"{path}"', "3", '"none.toml"', "[1]", '"nothing"'):
         path.write_text(f"base = {base}\n")
         with pytest.raises(RecipeError, match=r"^recipe [^\n]*$"):
@@ -232,11 +195,11 @@ def test_rows_choose_their_recipe() -> None:
     assert recipe_for("modern-b", "small").name == "modern-small"
     assert recipe_for("modern-isotropic-l", "a3").name == "modern-a3"
     assert recipe_for("classic", "progressive-16").early_image_size == 160
-    with pytest.raises(RecipeError, match="go together"):
-        MODERN.replace(early_epochs=3)
     assert recipe_for("modern", "classic") == CLASSIC
 
 
 def test_a_changed_recipe_says_so() -> None:
     assert MODERN.replace(epochs=3).name == "modern[epochs=3]"
     assert MODERN.replace(epochs=None) is MODERN
+    with pytest.raises(RecipeError, match="go together"):
+        MODERN.replace(early_epochs=3)

@@ -15,17 +15,12 @@ from support.training import evidence
 from convnext_study.data import fingerprint, open_data
 from convnext_study.data.dataset import DatasetPair, digest
 from convnext_study.data.loader import train_batches, val_batches
-from convnext_study.data.sharding import BatchSharding
-from convnext_study.data.sources import SOURCES, DatasetSize, clutter
+from convnext_study.data.sources import clutter
 from convnext_study.data.sources.clutter import SCENES, scene
 from convnext_study.data.sources.clutter.scene import (
-    CELL,
-    FINE,
     SCAN,
-    SIDE,
     SIZE,
     SMALLEST,
-    TURN,
     Draws,
     Part,
     Scene,
@@ -39,10 +34,7 @@ from convnext_study.data.sources.digits import (
     writers,
 )
 from convnext_study.data.workers import Request
-from convnext_study.experiments.data_identity import dataset_size
-from convnext_study.experiments.roadmap_runs import default_folder, default_recipe, roadmap_runs
 from convnext_study.recipes import MODERN_SMALL
-from convnext_study.roadmap import NANO, T
 from convnext_study.runs import records
 from convnext_study.training.loop import train
 
@@ -144,16 +136,6 @@ def test_images_are_made_of_their_own_part_alone(
     assert {name for name in before if not torch.equal(before[name], after[name])} == changed
 
 
-def test_images_of_a_writer_are_a_group(data: DatasetPair) -> None:
-    assert data.val_groups is not None
-    assert len(data.val_groups) == len(data.val) >= 10_000
-    part = read_part("test")
-    assert torch.equal(data.val_groups, torch.from_numpy(part.writers).repeat(13))
-    digits = open_data("digits").val_groups
-    assert digits is not None
-    assert set(digits.tolist()) == set(part.writers.tolist())
-
-
 # An image is a function of its number
 
 
@@ -174,35 +156,10 @@ def test_training_images_are_new_in_every_epoch_and_seed(data: DatasetPair) -> N
     train: Any = data.train
     shown = [images_at(train.of_epoch(*one), [3])[0] for one in ((0, 0), (0, 1), (1, 0), (1, 1))]
     assert len(different(torch.stack(shown))) == 4
-    assert torch.equal(images_at(train.of_epoch(0, 1), [3])[0], shown[1])
     first, second = (next(train_batches(data, STILL, 0, epoch)) for epoch in (0, 1))
     assert not torch.equal(first.images, second.images)
     validated = [next(val_batches(data, STILL, 8)).images for _ in range(2)]
     assert torch.equal(*validated)
-
-
-SPLITS = {
-    "micro-batches": [BatchSharding(micro_batch_size=16)],
-    "2 ranks": [BatchSharding(rank, 2) for rank in range(2)],
-    "4 ranks, 2 pieces each": [BatchSharding(rank, 4, micro_batch_size=8) for rank in range(4)],
-}
-STEPS = 3
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_a_split_batch_and_a_resumed_epoch_are_the_same(data: DatasetPair, split: str) -> None:
-    last = len(data.train) // STILL.global_batch_size - STEPS
-    whole = list(train_batches(data, STILL, 3, 2))[last:]
-    pieces = [
-        piece
-        for one in SPLITS[split]
-        for piece in train_batches(data, STILL, 3, 2, last, None, one)
-    ]
-    for batch in whole:
-        mine = [piece for piece in pieces if piece.step == batch.step]
-        order = torch.cat([piece.positions for piece in mine]).argsort()
-        assert torch.equal(torch.cat([piece.images for piece in mine])[order], batch.images)
-        assert torch.equal(torch.cat([piece.labels for piece in mine])[order], batch.labels)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -248,74 +205,16 @@ def test_an_image_shows_its_scan() -> None:
     assert np.mean(alike) > 0.95
 
 
-def test_places_stay_within_sixteen_bits() -> None:
-    """The smallest scan at the furthest place is where geometry has it."""
-    draw = np.random.default_rng(0)
-    room = (SIZE - SMALLEST) * FINE // 2
-    size = np.full(200, SMALLEST * FINE)
-    angle = draw.integers(0, TURN, 200)
-    down, right = draw.choice([-room, room], 200), draw.choice([-room, room], 200)
-    found = scene._scan_pixels(size, angle, down, right, SIZE).reshape(200, SIZE, SIZE)
-    at = np.arange(SIZE) - (SIZE - 1) / 2
-    rows = at[:, None] - down[:, None, None] / FINE
-    columns = at - right[:, None, None] / FINE
-    turn = (2 * np.pi * angle / TURN)[:, None, None]
-    ratio = SCAN * CELL / SMALLEST
-    for place, exact in (
-        (found // SIDE, np.cos(turn) * rows + np.sin(turn) * columns),
-        (found % SIDE, np.cos(turn) * columns - np.sin(turn) * rows),
-    ):
-        inside = np.clip(exact * ratio + SIDE / 2, 0, SIDE - 1)
-        assert np.abs(place + 0.5 - inside).max() < 1.5
-
-
-def test_difficulties_are_of_the_same_parts(data: DatasetPair) -> None:
-    found = {name: open_data(f"clutter:{name}") for name in SCENES}
-    assert fingerprint(found["medium"]) == fingerprint(data)
-    prints = [fingerprint(one) for one in found.values()]
+def test_difficulties_are_of_the_same_parts_and_tune_has_other_validation_images() -> None:
+    uris = ["", ":tune", ":hard,tune", ":tune,hard", *(f":{name}" for name in SCENES)]
+    found = {uri: fingerprint(open_data(f"clutter{uri}")) for uri in uris}
+    assert found[":medium"] == found[""] and found[":tune,hard"] == found[":hard,tune"]
+    assert found[":tune"]["train"] == found[""]["train"]
+    assert found[":tune"]["val"] != found[""]["val"]
     for part in ("train", "val"):
-        assert len({one[part]["content"] for one in prints}) == len(SCENES)
-        assert len({one[part]["labels"] for one in prints}) == 1
-
-
-def test_only_what_is_evaluated_on_is_other_to_tune(data: DatasetPair) -> None:
-    mine, tune = fingerprint(data), fingerprint(open_data("clutter:tune"))
-    assert tune["train"] == mine["train"]
-    assert tune["val"] != mine["val"]
-    assert fingerprint(open_data("clutter:tune,hard")) == fingerprint(
-        open_data("clutter:hard,tune")
-    )
-
-
-def test_sizes_known_beforehand_are_true(data: DatasetPair) -> None:
-    opened = DatasetSize(len(data.train), len(data.val), data.num_classes, data.size, data.val_once)
-    assert SOURCES["clutter"].size == opened
-    counted = dataset_size("clutter:tune")
-    assert counted.val == 3_354
-
-
-@pytest.mark.parametrize("uri", ["clutter", "clutter:hard,tune"])
-def test_runs_take_the_recipes_for_composed_images(uri: str) -> None:
-    ends = NANO.variants()[0], NANO.variants()[-1]
-    first, last = roadmap_runs(NANO, ends, data=uri, seeds=[0])
-    assert first.recipe["name"].startswith("classic-composed")
-    assert last.recipe["name"].startswith("modern-composed")
-    (asked,) = roadmap_runs(NANO, NANO.variants()[:1], data=uri, seeds=[0], recipe="small")
-    assert asked.recipe["name"].startswith("classic-small")
-    assert T.published and default_recipe(T, uri) == "published"
-
-
-@pytest.mark.parametrize(
-    ("uri", "folder"),
-    [
-        ("clutter", "nano-clutter"),
-        ("clutter:hard,tune", "nano-clutter-hard-tune"),
-        ("folder:/a/b", "nano-folder-b"),
-        ("cifar10:/a/b", "nano-cifar10"),
-    ],
-)
-def test_another_difficulty_or_part_goes_to_another_folder(uri: str, folder: str) -> None:
-    assert default_folder(NANO, uri) == Path("runs") / folder
+        prints = [found[f":{name}"][part] for name in SCENES]
+        assert len({one["content"] for one in prints}) == len(SCENES)
+        assert len({one["labels"] for one in prints}) == 1
 
 
 # Draws
@@ -332,10 +231,7 @@ def test_draws_are_even_and_each_images_own() -> None:
     assert np.abs(between - np.diag(np.diag(between))).max() < 0.06
     assert (Draws(9, images[70:80], 3).integers(-2, 3, 3) == taken[70:80]).all()
     assert (Draws(10, images, 3).integers(-2, 3, 3) != taken).any(1).mean() > 0.9
-
-
-def test_more_draws_than_were_made_are_refused() -> None:
-    draws = Draws(9, np.arange(2), 3)
+    draws = Draws(9, images, 3)
     draws.integers(0, 5, 3)
     with pytest.raises(IndexError, match="4 draws of each image; 3 were made"):
         draws.integers(0, 5)

@@ -6,7 +6,6 @@ import os
 import signal
 import struct
 import warnings
-import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, UnidentifiedImageError
-from support.images import make_folder, picture, readers_of
+from support.images import make_folder, picture, png, readers_of
 from torch.utils.data import get_worker_info
 
 from convnext_study.data import open_data
@@ -51,18 +50,6 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def huge_png(side: int = 20_000) -> bytes:
-    """A valid file, but for its data, of 400 million pixels."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        check = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    data = chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data
-
-
 def huge_jpeg(side: int = 20_000) -> bytes:
     content = saved(picture(0), "JPEG")
     at = content.index(b"\xff\xc0") + 5  # after the marker, its length and the precision
@@ -80,7 +67,7 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
     "JPEG header only": (lambda: saved(picture(0), "JPEG")[:20], ""),
     "truncated PNG": (lambda: saved(picture(0, 300, 300), "PNG")[:900], "truncated"),
     "flipped PNG": (lambda: saved(picture(0), "PNG")[:60] + b"\x00" * 40, ""),
-    "huge PNG": (huge_png, "more than 178,956,970 pixels"),
+    "huge PNG": (lambda: png(20_000, 20_000, bytes(99)), "more than 178,956,970 pixels"),
     "huge JPEG": (huge_jpeg, "more than 178,956,970 pixels"),
     "thin PNG": (lambda: saved(Image.new("RGB", (60_000, 1)), "PNG"), "60000x1 pixels"),
     "thin JPEG": (lambda: saved(Image.new("RGB", (2, 1_200)), "JPEG"), "2x1200 pixels"),
@@ -107,24 +94,19 @@ def all_batches(data: DatasetPair, workers: int = 0) -> list[Batch]:
 def test_broken_images_stop_and_are_named(tmp_path: Path, damage: str) -> None:
     make, says = BROKEN[damage]
     data = open_data(f"folder:{broken_folder(tmp_path, make())}")
-    with pytest.raises(
-        CorruptImage, match=rf"train/cat/3\.jpg: not a readable image.*{says}"
-    ) as caught:
+    with pytest.raises(CorruptImage, match=rf"3\.jpg: not a readable image.*{says}") as caught:
         all_batches(data)
     assert "\n" not in str(caught.value)
-    assert str(tmp_path) in caught.value.name
+    assert caught.value.name == str(tmp_path / "train" / "cat" / "3.jpg")
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_one_line_survives_the_workers(tmp_path: Path, part: str) -> None:
     data = open_data(f"folder:{broken_folder(tmp_path, b'', part)}")
-    with pytest.raises(
-        DataError, match=rf"{part}/cat/3\.jpg.*empty.*--corrupt-images skip$"
-    ) as caught:
+    says = rf"^[^\n]*{part}/cat/3\.jpg.*empty.*--corrupt-images skip$"
+    with pytest.raises(DataError, match=says):
         all_batches(data, workers=2)
         list(val_batches(data, RECIPE, 4, partial(readers_of, data, RECIPE, 2)))
-    assert "\n" not in str(caught.value)
-    assert "Traceback" not in str(caught.value)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -139,9 +121,8 @@ def test_skipping_takes_the_next_image_and_counts(tmp_path: Path, workers: int) 
     assert len(batch.images.unique(dim=0)) == 5
     assert sorted(Path(name).name for name in data.corrupt.names) == ["2.jpg", "3.jpg", "3.jpg"]
     assert data.corrupt.replaced == 3
-    again = all_batches(open_data(f"folder:{root}", corrupt_images="skip"))
-    assert torch.equal(batch.images, again[0].images)
-    all_batches(data, workers)
+    (again,) = all_batches(data)
+    assert torch.equal(batch.images, again.images)
     assert (len(data.corrupt.names), data.corrupt.replaced) == (3, 6)
 
 
@@ -210,8 +191,7 @@ def test_what_a_killed_reader_leaves_is_read_and_its_end_is_told_in_one_line(
     readers = Readers({"train": SampleReader(data.train, _killed, 0)}, workers=1)
     found = list(readers.read([Request("train", (0, 1)), Request("train", (6, 7))]))
     assert [images.labels for images in found] == [[0, 0], [1, 1]]
-    assert "fewer --workers" in readers.failure
-    assert "\n" not in readers.failure
+    assert "fewer --workers" in readers.failure and "\n" not in readers.failure
     readers.failure = ""
 
 
@@ -229,8 +209,8 @@ class Broken:
     label_key = "label"
     class_to_idx: ClassVar = {"cat": 0, "dog": 1}
 
-    def __init__(self, error: Exception) -> None:
-        self.error, self.dataset = error, {"label": [0, 1, 0, 1]}
+    def __init__(self, error: Exception, *, decoded: bool) -> None:
+        self.error, self.decoded, self.dataset = error, decoded, {"label": [0, 1, 0, 1]}
 
     def __len__(self) -> int:
         return 4
@@ -238,13 +218,8 @@ class Broken:
     def __getitem__(self, index: int) -> tuple[Any, int]:
         if index == 1:
             raise self.error
-        return (io.BytesIO(saved(picture(index), "PNG")), index % 2)
-
-
-class BrokenPairs(Broken):
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        file, label = super().__getitem__(index)
-        return Image.open(file), label
+        image = picture(index)
+        return image if self.decoded else io.BytesIO(saved(image, "PNG")), index % 2
 
 
 def lost(code: int) -> OSError:
@@ -261,8 +236,9 @@ NO_IMAGE = [
 
 
 def opened(monkeypatch: pytest.MonkeyPatch, uri: str, error: Exception) -> DatasetPair:
-    monkeypatch.setattr("timm.data.create_dataset", lambda *_, **__: BrokenPairs(error))
-    monkeypatch.setattr("timm.data.readers.create_reader", lambda *_, **__: Broken(error))
+    for name, decoded in (("create_dataset", True), ("readers.create_reader", False)):
+        broken = Broken(error, decoded=decoded)
+        monkeypatch.setattr(f"timm.data.{name}", lambda *_, broken=broken, **__: broken)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "datasets" or None)
     return open_data(uri, corrupt_images="skip")
 
@@ -281,22 +257,20 @@ def test_a_lost_mount_is_no_bad_image_for_other_readers(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("error", NO_IMAGE)
-def test_what_decoders_say_is_a_bad_image_for_torchvisions(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        *(("torch/places365", error) for error in NO_IMAGE),
+        ("hfds/o/N", AssertionError()),  # a row without an image
+        ("hfds/o/N", TypeError("'NoneType' is no container")),
+    ],
+)
+def test_what_decoders_raise_is_a_bad_image(
+    monkeypatch: pytest.MonkeyPatch, kind: str, error: Exception
 ) -> None:
-    data = opened(monkeypatch, "timm:torch/places365?size=32", error)
+    data = opened(monkeypatch, f"timm:{kind}?size=32", error)
     list(train_batches(data, RECIPE.replace(global_batch_size=4), 0, 0))
-    assert data.corrupt.names == {"torch/places365[1]"}
-
-
-@pytest.mark.parametrize("error", [AssertionError(), TypeError("'NoneType' is no container")])
-def test_a_row_without_an_image_is_a_bad_image(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    data = opened(monkeypatch, "timm:hfds/o/N?size=32", error)
-    list(train_batches(data, RECIPE.replace(global_batch_size=4), 0, 0))
-    assert data.corrupt.names == {"hfds/o/N[1]"}
+    assert data.corrupt.names == {f"{kind}[1]"}
 
 
 def pixels_of(content: bytes) -> np.ndarray:
@@ -307,24 +281,32 @@ def pixels_of(content: bytes) -> np.ndarray:
     return np.asarray(image).astype(int)
 
 
-def test_grey_becomes_three_equal_channels() -> None:
-    grey = picture(1).convert("L")
-    for image in (grey, grey.convert("LA"), grey.convert("1")):
-        pixels = pixels_of(saved(image, "PNG"))
-        assert np.array_equal(pixels[..., 0], np.asarray(image.convert("L")))
-        assert np.array_equal(pixels[..., 0], pixels[..., 2])
+GREY, PALETTE = picture(1).convert("L"), picture(2).quantize(64)
+CLEAR = picture(4).convert("RGBA")
+CLEAR.putalpha(0)
+TURNED = Image.Exif()
+TURNED[0x0112] = 6  # a quarter turn, which is not applied
+PLAIN: dict[str, tuple[bytes, Image.Image]] = {
+    "grey": (saved(GREY, "PNG"), GREY),
+    "grey with alpha": (saved(GREY.convert("LA"), "PNG"), GREY),
+    "black and white": (saved(GREY.convert("1"), "PNG"), GREY.convert("1")),
+    "palette": (saved(PALETTE, "PNG", transparency=3), PALETTE),
+    "palette with alpha": (saved(PALETTE, "PNG", transparency=bytes(range(0, 256, 2))), PALETTE),
+    "transparent": (saved(CLEAR, "PNG"), picture(4)),
+    "turned": (saved(picture(5), "PNG", exif=TURNED), picture(5)),
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_images_of_other_modes_become_colours(kind: str) -> None:
+    content, image = PLAIN[kind]
+    assert np.array_equal(pixels_of(content), np.asarray(image.convert("RGB")))
 
 
 def test_cmyk_keeps_its_colours() -> None:
     red = Image.new("RGB", (16, 16), (250, 10, 10))
     pixels = pixels_of(saved(red.convert("CMYK"), "JPEG", quality=95))
     assert np.abs(pixels - [250, 10, 10]).max() < 12
-
-
-def test_16_bit_grey_keeps_its_range() -> None:
-    ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
-    pixels = pixels_of(saved(Image.fromarray(ramp), "PNG"))
-    assert np.array_equal(pixels[..., 1], ramp >> 8)
 
 
 RAMP = np.linspace(0, 1, 256).reshape(16, 16)
@@ -354,24 +336,3 @@ def test_black_and_white_in_many_bits() -> None:
         pixels = pixels_of(saved(Image.fromarray(one), "TIFF"))
         assert np.array_equal(pixels[..., 0], 255 * values)
     assert not pixels_of(saved(Image.fromarray(np.zeros((2, 2), np.uint16)), "PNG")).any()
-
-
-@pytest.mark.parametrize("transparency", [3, bytes(range(0, 256, 2))])
-def test_palette_loses_transparency_and_keeps_colour(transparency: object) -> None:
-    image = picture(2).quantize(64)
-    pixels = pixels_of(saved(image, "PNG", transparency=transparency))
-    assert np.array_equal(pixels, np.asarray(image.convert("RGB")))
-
-
-def test_transparent_pixels_keep_their_colour() -> None:
-    image = picture(4).convert("RGBA")
-    image.putalpha(0)
-    assert np.array_equal(pixels_of(saved(image, "PNG")), np.asarray(picture(4)))
-
-
-def test_orientation_tags_are_not_applied() -> None:
-    tag = Image.Exif()
-    tag[0x0112] = 6  # a quarter turn
-    turned = pixels_of(saved(picture(5), "JPEG", exif=tag))
-    assert turned.shape == (40, 50, 3)
-    assert np.array_equal(turned, pixels_of(saved(picture(5), "JPEG")))

@@ -19,9 +19,7 @@ from convnext_study.data.workers import EraseBox
 from convnext_study.recipes import MODERN
 from convnext_study.runs import records
 from convnext_study.training.loop import train
-from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks import base
-from convnext_study.training.tasks.classification import Classification
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +113,7 @@ def test_a_run_is_the_same_with_copies_ahead(
     assert streams.log.count("wait") > 18
     done, again = (records.read(tmp_path / name).result for name in ("plain", "ahead"))
     assert done is not None and again is not None
-    assert (done.value, done.metrics["val_loss"].value) == (
-        again.value,
-        again.metrics["val_loss"].value,
-    )
+    assert done.metrics == again.metrics
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -133,15 +128,6 @@ def test_both_layouts_have_the_same_bits(data: DatasetPair, layout: torch.memory
     assert torch.equal(labels, batch.labels)
     images.zero_()  # is nobody else's: a batch may be used twice
     assert torch.equal(batch.images, kept)
-
-
-def test_a_batch_may_be_used_twice() -> None:
-    run = make_tiny_run(mixup=0.8, cutmix=1.0, drop_path=0.2, crop="random_resized")
-    task = Classification(run, Runtime())
-    net = task.build().train()
-    batch = next(task.train_batches(0, 0))
-    first, second = (task.loss(net, batch)[0].detach() for _ in range(2))
-    assert torch.equal(first, second)
 
 
 def boxes() -> Iterable[EraseBox]:
@@ -164,19 +150,3 @@ def test_boxes_are_filled_with_normal_noise_of_their_own() -> None:
     erase(other, [box._replace(image=place) for place, box in enumerate(boxes())])
     assert torch.equal(other, images[[1, 4]])
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_erasing_is_timms_in_share_and_area() -> None:
-    data = open_data("synthetic:4,32,400")
-    recipe = MODERN.replace(
-        global_batch_size=400, image_size=32, rand_augment="", color_jitter=0.0, random_erasing=0.25
-    )
-    drawn: list[EraseBox] = []
-    for epoch in range(5):
-        for batch in train_batches(data, recipe, 0, epoch):
-            drawn += batch.erased
-    assert len(drawn) / 2000 == pytest.approx(0.25, abs=0.04)
-    areas = torch.tensor([box.height * box.width / 32**2 for box in drawn])
-    assert float(areas.min()) > 0.01 and float(areas.max()) < 0.36
-    assert float(areas.mean()) == pytest.approx((0.02 + 1 / 3) / 2, abs=0.03)
-    assert len({box.seed for box in drawn}) == len(drawn)

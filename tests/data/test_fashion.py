@@ -13,7 +13,7 @@ from support.images import make_fashion, refused
 from convnext_study.data import fingerprint, open_data
 from convnext_study.data.sources import SOURCES, split_uri
 from convnext_study.experiments.data_identity import clear_cache, identify, size_if_missing
-from convnext_study.experiments.roadmap_runs import default_folder, default_recipe, roadmap_runs
+from convnext_study.experiments.roadmap_runs import roadmap_runs
 from convnext_study.roadmap import NANO
 
 
@@ -61,12 +61,6 @@ def test_some_of_the_training_images(debian: Path, tmp_path: Path) -> None:
     assert grey == list(range(23))
     assert fingerprint(data) == fingerprint(open_data(f"fashion:{debian}?train=23"))
     assert len(open_data("fashion?train=40").train) == 40
-
-
-def test_runs_and_folders_are_those_of_small_images(debian: Path) -> None:
-    assert default_recipe(NANO, "fashion?train=20") == "small"
-    assert default_folder(NANO, f"fashion:{debian}") == Path("runs/nano-fashion")
-    assert default_folder(NANO, "fashion?train=20") == Path("runs/nano-fashion-train-20")
 
 
 def test_without_the_files_a_dry_run_counts_the_known_size(debian: Path, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """What tells a data set from a changed one: every source has it, and says what differs."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,31 +27,13 @@ def of(uri: str) -> dict[str, Any]:
     return found
 
 
-FILES = {
-    "folder": lambda root: f"folder:{make_folder(root)}",
-    "timm folder": lambda root: f"timm:{make_folder(root)}",
-    "torch folder": lambda root: f"timm:torch/image_folder?root={make_folder(root)}",
-    "tar": one_tar,
-    "tar a class": tar_a_class,
-    "tars in a tar": tars_in_a_tar,
-    "shards": shards,
-}
-
-
-@pytest.mark.parametrize("kind", FILES)
-def test_the_same_files_elsewhere_are_the_same_data(tmp_path: Path, kind: str) -> None:
-    make: Callable[[Path], str] = FILES[kind]
-    (tmp_path / "one").mkdir()
-    uri = make(tmp_path / "one")
-    before = of(uri)
-    assert before["train"]["images"] == before["val"]["images"] == 8
-    assert set(before["train"]) == {"images", "names", "labels", "sizes"}
-    # Its parts differ in what they hold, and their digests say so.
-    assert before["train"]["sizes"] != before["val"]["sizes"]
-    shutil.move(tmp_path / "one", tmp_path / "another")
-    after = of(uri.replace(str(tmp_path / "one"), str(tmp_path / "another")))
-    assert after == before
-    check_same(before, after, "here")
+@pytest.mark.parametrize("make", [one_tar, tar_a_class, tars_in_a_tar, shards])
+def test_archives_are_known_by_what_they_hold(tmp_path: Path, make: Callable[[Path], str]) -> None:
+    found = of(make(tmp_path))
+    train, val = found["train"], found["val"]
+    assert train["images"] == val["images"] == 8
+    assert train.keys() == {"images", "names", "labels", "sizes"}
+    assert train["sizes"] != val["sizes"]
 
 
 def remove(root: Path) -> None:
@@ -116,24 +97,6 @@ def test_what_changed_is_told_in_one_line(
         assert "\n" not in str(caught.value)
 
 
-def test_counts_are_in_thousands_and_come_before_all_else() -> None:
-    before = {"classes": 2, "train": {"images": 1200, "names": "a"}, "val": {"images": 10}}
-    after = {"classes": 3, "train": {"images": 1200, "names": "b"}, "val": {"images": 1100}}
-    with pytest.raises(DataError, match="val holds 1,100 images, 10 were recorded"):
-        check_same(before, after, "here")
-    after["val"] = {"images": 10, "content": "c"}
-    with pytest.raises(DataError, match="3 classes, 2 were recorded"):
-        check_same(before, after, "here")
-
-
-def test_what_only_one_of_them_has_is_not_compared() -> None:
-    full = of("digits")
-    check_same({}, full, "here")
-    check_same({"train": {"images": 1010}}, full, "here")
-    with pytest.raises(DataError):
-        check_same({"train": {"images": 1196}}, full, "here")
-
-
 # Data in memory
 
 
@@ -143,41 +106,36 @@ def test_synthetic_data_differ_by_what_was_requested() -> None:
     assert len(set(contents)) == len(contents)
 
 
-@pytest.mark.parametrize("uri", ["cifar10:{}", "timm:torch/cifar10?root={}"])
-def test_a_pixel_of_cifar_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("cifar10:{}", "val holds 10 images as recorded, but with other pixels"),
+        ("timm:torch/cifar10?root={}", "val holds 10 images as recorded, but with other pixels"),
+        ("digits", "val holds 787 images as recorded, but with other labels"),
+        ("timm:hfds/o/N?val=test&label=fine", "val holds 2 images as recorded, but with other la"),
+    ],
+)
+def test_one_pixel_or_label_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, says: str
+) -> None:
     make_cifar(tmp_path, monkeypatch, "cifar10")
+    if "hfds" in uri:
+        monkeypatch.setattr("timm.data.readers.create_reader", HubReader)
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "datasets" or None)
     before, data = of(uri.format(tmp_path)), open_data(uri.format(tmp_path))
-    assert before == fingerprint(data)
-    assert set(before["train"]) == {"images", "content", "labels"}
+    for fields in ({}, {"val": {"images": len(data.val)}}):  # what only one has is not compared
+        check_same(fields, before, "here")
     held: Any = data.val
-    pixels = held.images if hasattr(held, "images") else held._dataset.data
-    pixels[0, 0, 0, 0] ^= 1
-    with pytest.raises(DataError, match="val holds 10 images as recorded, but with other pixels"):
-        check_same(before, fingerprint(data), "here")
-
-
-def test_labels_of_digits_tell() -> None:
-    data = open_data("digits")
-    before = fingerprint(data)
-    held: Any = data.train
-    held.labels[3] = (held.labels[3] + 1) % 10
-    with pytest.raises(DataError, match="1,010 images as recorded, but with other labels"):
+    if "pixels" in says:
+        pixels = held.images if hasattr(held, "images") else held._dataset.data
+        pixels[0, 0, 0, 0] ^= 1
+    else:
+        held.labels[0] = (held.labels[0] + 1) % 2
+    with pytest.raises(DataError, match=says):
         check_same(before, fingerprint(data), "here")
 
 
 # Hugging Face's
-
-
-def test_labels_of_a_set_of_the_hub_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("timm.data.readers.create_reader", HubReader)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "datasets" or None)
-    data = open_data("timm:hfds/o/N?val=test&label=fine")
-    before = fingerprint(data)
-    assert before["train"]["images"] == 2
-    held: Any = data.val
-    held.labels[0] = 0
-    with pytest.raises(DataError, match="val holds 2 images as recorded, but with other labels"):
-        check_same(before, fingerprint(data), "here")
 
 
 def test_rows_that_name_files_are_those_files_wherever_they_are(tmp_path: Path) -> None:
@@ -199,7 +157,6 @@ def test_rows_that_name_files_are_those_files_wherever_they_are(tmp_path: Path) 
 
 def test_rows_that_hold_images_need_no_files() -> None:
     before = digests_of_rows(["a.png", None], [10, 20])
-    assert digests_of_rows(["a.png", None], [10, 20]) == before
     assert digests_of_rows(["a.png", None], [10, 21])["sizes"] != before["sizes"]
     assert digests_of_rows(["b.png", None], [10, 20])["names"] != before["names"]
 
@@ -223,11 +180,6 @@ def test_a_run_keeps_to_its_data(tmp_path: Path) -> None:
     for file in (root / "train").rglob("[0-3].jpg"):
         file.unlink()
     with pytest.raises(DataError, match=f"^{tmp_path}/run: train holds 4 images, 12 were recorded"):
-        start()
-    for index in range(4):
-        for name in ("cat", "dog"):
-            os.link(root / "val" / name / "0.jpg", root / "train" / name / f"{index}.jpg")
-    with pytest.raises(DataError, match="train holds 12 images as recorded, but of other sizes"):
         start()
 
 

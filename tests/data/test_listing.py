@@ -4,8 +4,8 @@ import errno
 import os
 import random
 import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,28 @@ from support.dense import make_pairs
 from support.images import make_folder, picture, refused
 
 from convnext_study.data import open_data
-from convnext_study.data.dataset import DataError, DatasetPair
+from convnext_study.data.dataset import DatasetPair
 
 KINDS = ["folder:{}", "timm:{}", "timm:torch/image_folder?root={}"]
 
 
-def names_of(data: DatasetPair) -> list[str]:
+def listed(data: DatasetPair) -> list[tuple[str, int]]:
+    """Names and labels of the training images."""
     files: Any = data.train
-    return [files.name(index) for index in range(len(files))]
+    return [(files.name(index), int(files.labels[index])) for index in range(len(files))]
 
 
-def fail_at(
-    monkeypatch: pytest.MonkeyPatch, path: Path, code: int = errno.EIO, times: int = 10**6
-) -> None:
+def names_of(data: DatasetPair) -> list[str]:
+    return [name for name, _ in listed(data)]
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     """Looking into that folder fails, as on a lost mount: root may read whatever it is."""
-    honest, left = os.scandir, [times]
+    honest = os.scandir
 
     def scandir(folder: Any = ".") -> Any:
-        if Path(folder) == path and left[0]:
-            left[0] -= 1
-            raise OSError(code, os.strerror(code), str(folder))
+        if Path(folder) == path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
         return honest(folder)
 
     monkeypatch.setattr(os, "scandir", scandir)
@@ -85,28 +87,15 @@ def test_a_class_that_holds_itself_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("code", [errno.EACCES, errno.ENOTCONN])
+@pytest.mark.parametrize("place", ["train", "train/cat", "train/cat/more"])
 def test_an_unreadable_folder_is_named_and_not_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, code: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, place: str
 ) -> None:
     root = make_folder(tmp_path)
-    inner = root / "train" / "cat" / "more"
-    inner.mkdir()
-    picture(1).save(inner / "0.jpg")
-    fail_at(monkeypatch, inner, code)
-    with pytest.raises(DataError, match="train/cat/more: cannot be read") as caught:
-        open_data(kind.format(root))
-    assert os.strerror(code) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("place", ["train", "train/cat"])
-def test_unreadable_parts_and_classes_are_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
-    root = make_folder(tmp_path)
+    (root / "train" / "cat" / "more").mkdir()
+    picture(1).save(root / "train" / "cat" / "more" / "0.jpg")
     fail_at(monkeypatch, root / place)
-    refused(f"folder:{root}", f"{place}: cannot be read \\(Input/output error\\)$")
+    refused(kind.format(root), rf"{place}: cannot be .*Input/output error")
 
 
 def test_a_root_on_a_lost_mount_is_one_line(
@@ -148,7 +137,7 @@ def litter(part: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_hidden_and_system_files_are_no_data_and_no_classes(tmp_path: Path, kind: str) -> None:
-    root = make_folder(tmp_path)
+    root = make_folder(tmp_path / ".cache" / "__MACOSX")  # where it lies makes no difference
     before = open_data(kind.format(root))
     for part in ("train", "val"):
         litter(root / part)
@@ -156,12 +145,6 @@ def test_hidden_and_system_files_are_no_data_and_no_classes(tmp_path: Path, kind
     assert data.classes == before.classes == ("cat", "dog")
     assert names_of(data) == names_of(before)
     assert data.val.digests() == before.val.digests()
-
-
-def test_a_data_set_in_a_hidden_folder_is_one(tmp_path: Path) -> None:
-    root = make_folder(tmp_path / ".cache" / "__MACOSX")
-    for kind in KINDS:
-        assert len(open_data(kind.format(root)).train) == 8
 
 
 def test_tars_with_system_files(tmp_path: Path) -> None:
@@ -199,40 +182,23 @@ def test_pairs_with_system_files(tmp_path: Path) -> None:
             picture(1).save(folder / ".ipynb_checkpoints" / "0-checkpoint.png")
     (tmp_path / "train" / "images" / "0.gif").touch()
     data = open_data(f"pairs:{tmp_path}")
-    assert (data.train.digests(), data.val.digests()) == (
-        before.train.digests(),
-        before.val.digests(),
-    )
-    assert [note.partition(" files")[0] for note in data.notes] == [
-        f"{tmp_path / 'train' / 'images'}: 1"
-    ]
+    assert data.train.digests() == before.train.digests()
+    assert data.val.digests() == before.val.digests()
+    (note,) = data.notes
+    assert note.startswith(f"{tmp_path / 'train' / 'images'}: 1 files")
 
 
 # The order
 
 
-class Entries(ExitStack):
-    """What os.scandir gives, in another order."""
-
-    def __init__(self, entries: list[os.DirEntry[str]]) -> None:
-        super().__init__()
-        self.entries = iter(entries)
-
-    def __iter__(self) -> Iterator[os.DirEntry[str]]:
-        return self.entries
-
-    def __next__(self) -> os.DirEntry[str]:
-        return next(self.entries)
-
-
-def shuffled_scandir(seed: int) -> Callable[..., Entries]:
+def shuffled_scandir(seed: int) -> Callable[..., Any]:
     honest, dice = os.scandir, random.Random(seed)
 
-    def scandir(folder: Any = ".") -> Entries:
+    def scandir(folder: Any = ".") -> Any:
         with honest(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
         dice.shuffle(entries)
-        return Entries(entries)
+        return nullcontext(entries)
 
     return scandir
 
@@ -286,9 +252,7 @@ def test_timms_folders_are_listed_as_timm_does(tmp_path: Path) -> None:
     data = open_data(f"timm:{root}")
     theirs = ReaderImageFolder(str(root / "train"))
     assert data.classes == tuple(theirs.class_to_idx)
-    source: Any = data.train
-    ours = [(source.name(index), source.labels[index]) for index in range(len(source))]
-    assert ours == theirs.samples
+    assert listed(data) == theirs.samples
 
 
 def test_torchvisions_folders_are_listed_as_torchvision_does(tmp_path: Path) -> None:
@@ -300,9 +264,7 @@ def test_torchvisions_folders_are_listed_as_torchvision_does(tmp_path: Path) -> 
         picture(3).save(root / "train" / "a" / name / "x.PNG")
     data = open_data(f"timm:torch/image_folder?root={root}")
     theirs = ImageFolder(str(root / "train"))
-    source: Any = data.train
-    ours = [(source.name(index), source.labels[index]) for index in range(len(source))]
-    assert (list(data.classes), ours) == (theirs.classes, theirs.samples)
+    assert (list(data.classes), listed(data)) == (theirs.classes, theirs.samples)
 
 
 def test_classes_of_tars_that_differ_in_case_have_fixed_numbers(tmp_path: Path) -> None:
@@ -315,6 +277,4 @@ def test_classes_of_tars_that_differ_in_case_have_fixed_numbers(tmp_path: Path) 
         (root / part).rename(root / f"unpacked {part}")
     data = open_data(f"timm:{root}")
     assert data.classes == tuple(sorted(VARIANTS))
-    source: Any = data.train
-    for index in range(len(source)):
-        assert Path(source.name(index)).parent.name == data.classes[source.labels[index]]
+    assert all(Path(name).parent.name == data.classes[label] for name, label in listed(data))

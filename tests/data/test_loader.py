@@ -2,7 +2,6 @@
 
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from convnext_study.data import open_data
 from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.device import ToDevice
 from convnext_study.data.loader import epoch_order, train_batches, val_batches
-from convnext_study.data.sharding import BatchSharding, accum_steps, val_indices
+from convnext_study.data.sharding import BatchSharding, accum_steps
 from convnext_study.errors import UserError
 from convnext_study.recipes import MODERN, MODERN_SMALL, Recipe
 
@@ -35,12 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> DatasetPair:
     return open_data(f"folder:{make_folder(tmp_path_factory.mktemp('images'), count=64)}")
 
 
-class Step(NamedTuple):
-    """What an optimizer step sees: normalised images, labels, and its number."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    step: int
+Step = tuple[torch.Tensor, torch.Tensor, int]  # normalised images, labels, the optimizer's step
 
 
 def joined(
@@ -56,16 +50,9 @@ def joined(
         assert len({len(piece) for piece in mine}) == 1
         places = torch.cat([piece.positions for piece in mine])
         assert places.sort().values.tolist() == list(range(len(places)))  # each once, and all
-        prepare, order = ToDevice(data), places.argsort()
-        parts = [prepare(piece) for piece in mine]
+        images, labels = map(torch.cat, zip(*map(ToDevice(data), mine), strict=True))
         (number,) = {piece.step for piece in mine}
-        batches.append(
-            Step(
-                torch.cat([pixels for pixels, _ in parts])[order],
-                torch.cat([labels for _, labels in parts])[order],
-                number,
-            )
-        )
+        batches.append((images[places.argsort()], labels[places.argsort()], number))
     return batches
 
 
@@ -75,18 +62,15 @@ def whole_steps(data: DatasetPair, recipe: Recipe) -> list[Step]:
 
 def same(left: list[Step], right: list[Step]) -> bool:
     pairs = zip(left, right, strict=True)
-    return all(
-        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.step == b.step
-        for a, b in pairs
-    )
+    return all(torch.equal(a, b) and torch.equal(c, d) and i == j for (a, c, i), (b, d, j) in pairs)
 
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("start", [0, 1])
 def test_a_split_in_memory_changes_no_bit(synthetic: DatasetPair, split: str, start: int) -> None:
     whole = whole_steps(synthetic, MODERN_SMALL)
-    assert [one.step for one in whole] == [4, 5]  # of the third epoch
-    assert whole[0].images.shape == (64, 3, 16, 16)
+    assert [step for _, _, step in whole] == [4, 5]  # of the third epoch
+    assert whole[0][0].shape == (64, 3, 16, 16)
     assert same(whole[start:], joined(synthetic, MODERN_SMALL, SPLITS[split], start, 0))
 
 
@@ -123,26 +107,6 @@ def test_a_split_from_files_changes_no_bit(
     assert same(undivided[start:], joined(folder, FILES, SPLITS[split], start, workers))
 
 
-@pytest.mark.parametrize("shares", SPLITS.values(), ids=SPLITS)
-def test_mixing_pairs_do_not_depend_on_the_split(
-    synthetic: DatasetPair, shares: list[BatchSharding]
-) -> None:
-    """timm's Mixup mixes a batch with itself turned round."""
-    plain = MODERN_SMALL.replace(crop="none", flip=False)
-
-    def pairs(shares: list[BatchSharding]) -> set[tuple[float, float]]:
-        found = set()
-        for sharding in shares:
-            batches = list(train_batches(synthetic, plain, 0, 0, 0, None, sharding))
-            for batch in batches[: accum_steps(64, sharding)]:
-                sums = batch.images.double().sum((1, 2, 3))
-                found |= set(zip(sums.tolist(), sums.flip(0).tolist(), strict=True))
-        return found
-
-    assert len(pairs([BatchSharding()])) == 64
-    assert pairs(shares) == pairs([BatchSharding()])
-
-
 @pytest.mark.parametrize(
     ("batch", "sharding", "pieces"),
     [
@@ -162,11 +126,8 @@ def test_the_fewest_equal_pieces(batch: int, sharding: BatchSharding, pieces: in
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        (
-            lambda: accum_steps(64, BatchSharding(0, 3, 16)),
-            r"global_batch_size 64 does not divide among 3 processes.*63 and 66",
-        ),
-        (lambda: accum_steps(2, BatchSharding(0, 4)), r"nearest that do: 4"),
+        (lambda: accum_steps(64, BatchSharding(0, 3, 16)), "64 does not divide.*63 and 66"),
+        (lambda: accum_steps(2, BatchSharding(0, 4)), "nearest that do: 4"),
         (lambda: BatchSharding(2, 2), "rank 2"),
         (lambda: BatchSharding(micro_batch_size=0), "micro batch 0"),
     ],
@@ -184,16 +145,8 @@ def test_fewer_images_than_the_batch() -> None:
         next(train_batches(data, MODERN_SMALL, 0, 0, 0, None, BatchSharding(1, 2)))
 
 
-@pytest.mark.parametrize("count", [1, 7, 8])
-@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-def test_parts_cover_everything_in_order(count: int, world_size: int) -> None:
-    parts = [val_indices(count, BatchSharding(rank, world_size)) for rank in range(world_size)]
-    assert [index for part in parts for index in part] == list(range(count))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
 @pytest.mark.parametrize("recipe", [MODERN_SMALL, FILES], ids=["memory", "transformed"])
-@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize("world_size", [1, 3, 40])
 def test_every_validation_image_once(
     synthetic: DatasetPair, recipe: Recipe, world_size: int
 ) -> None:
@@ -203,7 +156,7 @@ def test_every_validation_image_once(
         for rank in range(world_size)
         for batch in val_batches(synthetic, recipe, 5, None, BatchSharding(rank, world_size))
     ]
-    assert max(map(len, parts)) == 5
+    assert max(map(len, parts)) == (5 if world_size < 40 else 1)
     for field in ("images", "labels", "positions"):
         joint = [torch.cat([getattr(one, field) for one in batches]) for batches in (whole, parts)]
         assert torch.equal(*joint)

@@ -1,7 +1,5 @@
 """Data by URI: what is opened, what it says of itself, what is refused and how."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +10,14 @@ from typer.testing import CliRunner
 
 from convnext_study.cli import app
 from convnext_study.data import open_data
-from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.decode import to_tensor
 from convnext_study.data.device import ToDevice
 from convnext_study.data.loader import train_batches, val_batches
 from convnext_study.data.sources import OF_IMAGES, SOURCES, DatasetSize, DataSource
+from convnext_study.experiments.data_identity import dataset_size
+from convnext_study.experiments.roadmap_runs import default_folder, default_recipe
 from convnext_study.recipes import MODERN_SMALL
+from convnext_study.roadmap import NANO, T
 
 
 def test_every_source_is_named_in_help_and_on_the_page() -> None:
@@ -35,38 +35,42 @@ def test_a_further_source_is_opened_by_its_line(monkeypatch: pytest.MonkeyPatch)
     refused("scans", "needs a path")
 
 
-def test_sizes_known_beforehand_are_true(digits: DatasetPair) -> None:
-    opened = DatasetSize(len(digits.train), len(digits.val), digits.num_classes, digits.size)
-    assert SOURCES["digits"].size == opened
+@pytest.mark.parametrize(
+    ("uri", "folder", "recipe"),
+    [
+        ("clutter", "nano-clutter", "composed"),
+        ("clutter:hard,tune", "nano-clutter-hard-tune", "composed"),
+        ("folder:/a/b", "nano-folder-b", "small"),
+        ("cifar10:/a/b", "nano-cifar10", "small"),
+        ("fashion:/a/b", "nano-fashion", "small"),
+        ("fashion?train=20", "nano-fashion-train-20", "small"),
+    ],
+)
+def test_the_data_choose_folder_and_recipe(uri: str, folder: str, recipe: str) -> None:
+    assert default_folder(NANO, uri) == Path("runs") / folder
+    assert default_recipe(NANO, uri) == recipe
+    assert default_recipe(T, uri) == "published"
 
 
-def test_nothing_heavy_is_imported_before_data_is_opened() -> None:
-    code = "import sys, convnext_study.data; print({'torch', 'numpy'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+@pytest.mark.parametrize("uri", ["digits", "clutter", "clutter:tune"])
+def test_sizes_known_beforehand_are_true(uri: str) -> None:
+    data = open_data(uri)
+    opened = DatasetSize(len(data.train), len(data.val), data.num_classes, data.size, data.val_once)
+    assert dataset_size(uri) == opened
 
 
-@pytest.fixture(scope="module")
-def digits() -> DatasetPair:
-    return open_data("digits")
-
-
-def test_digits_are_real_and_split_for_good(digits: DatasetPair) -> None:
+def test_digits_are_real_split_for_good_and_normalised() -> None:
+    digits = open_data("digits")
     assert (len(digits.train), len(digits.val)) == (1010, 787)
     assert digits.num_classes == 10
     held: Any = digits.val
     counts = held.labels.bincount()
     assert counts.tolist() == [78, 79, 77, 79, 79, 79, 79, 79, 79, 79]
-    image, _ = digits.train.pixels(0)
-    assert image.shape == (3, 32, 32)
 
-
-def test_batches_are_normalised(digits: DatasetPair) -> None:
     recipe = MODERN_SMALL.replace(crop="none", global_batch_size=1010)
     (batch,) = train_batches(digits, recipe, seed=0, epoch=0)
     images, labels = ToDevice(digits)(batch)
-    assert images.shape == (1010, 3, 32, 32)
-    assert labels.dtype == torch.int64
+    assert images.shape == (1010, 3, 32, 32) and labels.dtype == torch.int64
     assert images.mean().abs() < 1e-4
     assert abs(images.std() - 1) < 1e-4
 
@@ -88,29 +92,16 @@ def test_a_folders_image_size_is_its_own_up_to_224(tmp_path: Path, side: int, si
     assert open_data(f"folder:{root}").size == size
 
 
-def _drop_class(root: Path) -> None:
-    (root / "val" / "dog").rename(root / "val" / "wolf")
-
-
-def _empty_class(root: Path) -> None:
-    for file in (root / "train" / "dog").iterdir():
-        file.unlink()
-
-
-@pytest.mark.parametrize(
-    ("damage", "says"),
-    [(_drop_class, "different classes.*dog, wolf"), (_empty_class, "dog: holds no images")],
-)
-def test_bad_folders_are_named(tmp_path: Path, damage: Any, says: str) -> None:
-    root = make_folder(tmp_path)
-    damage(root)
-    refused(f"folder:{root}", says)
-
-
-def test_a_folder_without_classes(tmp_path: Path) -> None:
+def test_bad_folders_are_named(tmp_path: Path) -> None:
     for part in ("train", "val"):
         (tmp_path / part).mkdir()
     refused(f"folder:{tmp_path}", "train: holds no class folders")
+    root = make_folder(tmp_path / "other")
+    (root / "val" / "dog").rename(root / "val" / "wolf")
+    refused(f"folder:{root}", "different classes.*dog, wolf")
+    for file in (root / "train" / "dog").iterdir():
+        file.unlink()
+    refused(f"folder:{root}", "dog: holds no images")
 
 
 @pytest.mark.parametrize(
@@ -154,6 +145,9 @@ def test_a_folder_without_classes(tmp_path: Path) -> None:
         ("coco:/x", "unknown kind"),
         ("cityscape:/x", "did you mean cityscapes"),
         ("pairs", "pairs:PATH"),
+        ("pairs:/nowhere/at/all", "no such folder"),
+        ("pairs:/", "needs train/images and train/masks"),
+        ("cityscapes:/", "leftImg8bit and gtFine"),
     ],
 )
 def test_bad_uris(uri: str, says: str) -> None:
@@ -161,9 +155,7 @@ def test_bad_uris(uri: str, says: str) -> None:
 
 
 def test_data_with_other_labels() -> None:
-    refused(
-        "cityscapes:/x", "a class for every pixel, and a class for every image", labels=OF_IMAGES
-    )
+    refused("cityscapes:/x", "a class for every pixel, and a class", labels=OF_IMAGES)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -183,12 +175,10 @@ def test_cifar_as_torchvision_stores_it(
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)
     assert torch.allclose(pixels[0, 1], (0 - mean[1]) / std[1], atol=1e-5)
 
-
-@pytest.mark.parametrize("content", [b"", b"\x80\x04broken"])
-def test_damaged_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    make_cifar(tmp_path, monkeypatch, "cifar100")
-    (tmp_path / "cifar-100-python" / "train").write_bytes(content)
-    refused(f"cifar100:{tmp_path}", "cifar100 is not there or damaged")
+    for content in (b"", b"\x80\x04broken"):
+        for file in tmp_path.glob("cifar-*/*"):
+            file.write_bytes(content)
+        refused(f"{name}:{tmp_path}", f"{name} is not there or damaged")
 
 
 def test_synthetic_has_what_was_asked() -> None:

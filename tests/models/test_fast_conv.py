@@ -130,14 +130,6 @@ def test_matrices_are_really_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert used.call_count == 1
 
 
-def test_taps_count_what_the_kernel_touches() -> None:
-    taps = position_taps(4, 4, 3, 1, 1, 1)
-    assert taps.shape == (9, 16 * 16)
-    # 4 corners see 4 pixels, 8 edge positions 6, 4 inner ones 9.
-    assert taps.sum() == 4 * 4 + 8 * 6 + 4 * 9
-    assert set(taps.unique().tolist()) == {0.0, 1.0}
-
-
 def test_a_network_keeps_its_names_and_comes_back() -> None:
     net = RoadmapNet(get_roadmap("nano").variant("kernel_7").spec, num_classes=10).eval()
     names = list(net.state_dict())

@@ -1,4 +1,4 @@
-"""Registration with timm: in either order of import, once, and without making imports heavy."""
+"""Registration with timm in any order of imports, released weights, timm's scripts, torch.hub."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from torch import nn
 
 import convnext_study
 from convnext_study.models import registry, timm_hook
-from convnext_study.models.registry import VARIANTS
+from convnext_study.models.registry import RELEASED, VARIANTS
 from convnext_study.roadmap import ROADMAPS
 from convnext_study.roadmap.spec import SpecError
 
@@ -81,37 +83,9 @@ def fake_timm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_row_is_registered_once() -> None:
     assert len(ROWS) == 48
-    assert set(timm.list_models("roadmap_*")) == ROWS
     assert set(timm.list_models("roadmap_*", module="registry")) == ROWS
     released = timm.list_models("roadmap_*", pretrained=True)
     assert {name.partition(".")[0] for name in released} == {*registry.RELEASED}
-
-
-def test_an_entry_point_is_a_function_of_its_own() -> None:
-    entry = timm.model_entrypoint("roadmap_t_gelu")
-    assert entry is vars(registry)["roadmap_t_gelu"]
-    assert (entry.__name__, entry.__module__) == (
-        "roadmap_t_gelu",
-        "convnext_study.models.registry",
-    )
-    assert "GELU" in (entry.__doc__ or "")
-
-
-def test_the_package_first_then_timm() -> None:
-    heavy, found, still, count = printed("""
-        import json, sys
-        import convnext_study
-        heavy = [name for name in ("torch", "timm", "numpy") if name in sys.modules]
-        from importlib.util import find_spec
-        found = find_spec("timm") is not None  # asking must not spend the hook, nor import
-        still = "timm" in sys.modules
-        from timm.models import create_model, list_models
-        from convnext_study import NetSpec, RoadmapNet
-        net = create_model("roadmap_nano_gelu")
-        assert isinstance(net, RoadmapNet) and isinstance(net.spec, NetSpec)
-        print(json.dumps([heavy, found, still, len(list_models("roadmap_*"))]))
-    """)
-    assert (heavy, found, still, count) == ([], True, False, 48)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +97,8 @@ def test_the_package_first_then_timm() -> None:
         "import timm.layers, convnext_study",
         "import convnext_study.models.registry, timm",
         "import os; os.environ['EARLY'] = '1'; import timm",  # from inside a half-imported timm
+        # Asking must not spend the hook.
+        "import convnext_study, importlib.util as util; util.find_spec('timm'); import timm",
     ],
 )
 def test_order_of_imports(first: str, fake_timm: Path) -> None:
@@ -135,24 +111,6 @@ def test_order_of_imports(first: str, fake_timm: Path) -> None:
         print(json.dumps([len(_registry.MODELS), len(set(_registry.MODELS)), real, left]))
     """
     assert printed(code, path=fake_timm) == [ALL, ALL, "SourceFileLoader", []]
-
-
-def test_threads_that_import_at_once(fake_timm: Path) -> None:
-    code = """
-        import importlib, json, threading
-        names = ["timm", "convnext_study"] * 8
-        start = threading.Barrier(len(names))
-        def load(name):
-            start.wait()
-            importlib.import_module(name)
-        threads = [threading.Thread(target=load, args=[name]) for name in names]
-        [thread.start() for thread in threads]
-        [thread.join() for thread in threads]
-        from timm.models import _registry
-        print(json.dumps(len(_registry.MODELS)))
-    """
-    for _ in range(3):
-        assert printed(code, path=fake_timm) == ALL
 
 
 def test_a_thread_that_found_timm_before_the_hook_was_there(fake_timm: Path) -> None:
@@ -213,51 +171,41 @@ def test_public_names() -> None:
     assert set(convnext_study.__all__) <= set(dir(convnext_study))
     for name in convnext_study.__all__:
         assert getattr(convnext_study, name) is not None
-    assert convnext_study.get_roadmap("t") is ROADMAPS["t"]
-    assert convnext_study.__version__[0].isdigit()
     with pytest.raises(AttributeError, match="no attribute 'Netspec'"):
         convnext_study.Netspec  # noqa: B018
 
 
-@pytest.mark.parametrize("row", ["roadmap_t_gelu", "roadmap_b_resnet200", "roadmap_nano_kernel_5"])
-def test_default_cfg(row: str) -> None:
-    config = timm.get_pretrained_cfg(row)
-    nano = "nano" in row
-    assert config.input_size == ((3, 64, 64) if nano else (3, 224, 224))
-    assert config.pool_size == ((2, 2) if nano else (7, 7))
-    assert config.num_classes == (10 if nano else 1000)
+def test_default_cfg() -> None:
+    """What depends on the network is in `test_timm_contract.py`."""
+    config = timm.get_pretrained_cfg("roadmap_t_gelu")
     assert (config.crop_pct, config.interpolation) == (0.875, "bicubic")
     assert config.mean == timm.data.IMAGENET_DEFAULT_MEAN
     assert config.std == timm.data.IMAGENET_DEFAULT_STD
     assert (config.license, config.has_weights) == ("apache-2.0", None)
+    assert "GELU" in (timm.model_entrypoint("roadmap_t_gelu").__doc__ or "")
 
 
-def test_fields_of_the_network_by_keyword() -> None:
-    net = timm.create_model(
-        "roadmap_nano_gelu", kernel=9, layer_scale=1e-6, depths=(1, 1, 1, 1), drop_path_rate=0.1
-    )
-    usual = VARIANTS["roadmap_nano_gelu"].spec
-    assert net.spec == usual.replace(kernel=9, layer_scale=1e-6, depths=(1, 1, 1, 1))
+@pytest.mark.parametrize(
+    ("fields", "error", "says"),
+    [
+        ({"kernal": 9}, TypeError, r"^roadmap_nano_gelu: no argument kernal; .*kernel\?$"),
+        ({"kernel": 8}, SpecError, "^kernel: 8 is even; .*$"),
+        ({"output_stride": 4}, ValueError, "^output_stride: 4; .*$"),
+        ({"global_pool": "median"}, ValueError, "^global_pool: 'median' is unknown; .*$"),
+        ({"pretrained": True}, RuntimeError, "^No pretrained weights exist for roadmap_nano_gelu"),
+    ],
+)
+def test_bad_requests_are_one_line(
+    fields: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        timm.create_model("roadmap_nano_gelu", **fields)
 
 
-def test_bad_requests_are_one_line() -> None:
-    with pytest.raises(TypeError, match=r"^roadmap_nano_gelu: no argument kernal; .*kernel\?$"):
-        timm.create_model("roadmap_nano_gelu", kernal=9)
-    with pytest.raises(SpecError, match=r"^kernel: 8 is even; .*$"):
-        timm.create_model("roadmap_nano_gelu", kernel=8)
-    with pytest.raises(ValueError, match=r"^output_stride: 4; .*$"):
-        timm.create_model("roadmap_nano_gelu", output_stride=4)
-    with pytest.raises(ValueError, match=r"^global_pool: 'median' is unknown; .*$"):
-        timm.create_model("roadmap_nano_gelu", global_pool="median")
-    with pytest.raises(
-        RuntimeError, match=r"^No pretrained weights exist for roadmap_nano_gelu.*$"
-    ):
-        timm.create_model("roadmap_nano_gelu", pretrained=True)
-
-
-def test_device_and_dtype() -> None:
+def test_fields_device_and_dtype_by_keyword() -> None:
     net = timm.create_model("roadmap_nano_separate_downsampling", device="meta", layer_scale=0.1)
     assert {weight.device.type for weight in net.parameters()} == {"meta"}
+    assert net.spec == VARIANTS["roadmap_nano_separate_downsampling"].spec.replace(layer_scale=0.1)
     net = timm.create_model("roadmap_nano_gelu", dtype=torch.bfloat16)
     assert {weight.dtype for weight in net.parameters()} == {torch.bfloat16}
     net.reset_classifier(3)
@@ -267,15 +215,12 @@ def test_device_and_dtype() -> None:
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module."])
 def test_checkpoint_filter(prefix: str) -> None:
-    net = timm.create_model("roadmap_nano_gelu")
-    weights = {prefix + name: tensor for name, tensor in net.state_dict().items()}
-    for saved in (weights, {"model": weights, "epoch": 3}):
-        overlay = {"state_dict": saved}
-        again = timm.create_model(
-            "roadmap_nano_gelu", pretrained=True, pretrained_cfg_overlay=overlay
-        )
-        for name, tensor in again.state_dict().items():
-            assert torch.equal(tensor, net.state_dict()[name])
+    weights = timm.create_model("roadmap_nano_gelu").state_dict()
+    wrapped = {prefix + name: tensor for name, tensor in weights.items()}
+    for saved in (wrapped, {"model": wrapped, "epoch": 3}):
+        made = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": saved}}
+        again = timm.create_model("roadmap_nano_gelu", **made).state_dict()
+        assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())
 
 
 def test_the_lean_import_leaves_the_compiler_and_wandb_until_they_are_used() -> None:
@@ -301,3 +246,77 @@ def test_the_lean_import_leaves_the_compiler_and_wandb_until_they_are_used() -> 
     import wandb
 
     assert found == [[], [1, True], 1.0, True, wandb.sdk.__name__]
+
+
+ROOT = Path(__file__).parents[2]
+X = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def saved(name: str, path: Path) -> nn.Module:
+    """timm's network with weights of a file, each layer scale large enough to be seen."""
+    net: nn.Module = timm.create_model(name).eval()
+    for key, weight in net.named_parameters():
+        if key.endswith("gamma"):
+            nn.init.constant_(weight, 0.3)
+    torch.save(net.state_dict(), path)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [("roadmap_t_resnet50", "a1_in1k"), ("roadmap_t_separate_downsampling", "fb_in1k")],
+)
+def test_an_end_of_the_road_has_the_released_weights(name: str, tag: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    theirs = saved(RELEASED[name].model, path)
+    made: dict[str, Any] = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}}
+    ours = timm.create_model(f"{name}.{tag}", **made).eval()
+    torch.testing.assert_close(ours(X), theirs(X), rtol=0, atol=1e-5)
+    assert ours.pretrained_cfg["hf_hub_id"] == f"timm/{RELEASED[name].model}.{tag}"
+    other = timm.create_model(f"{name}.{tag}", num_classes=7, in_chans=1, **made).eval()
+    assert other(X[:, :1]).shape == (1, 7)
+    maps = timm.create_model(f"{name}.{tag}", features_only=True, **made).eval()(X)
+    torch.testing.assert_close(maps[-1], ours.forward_features(X), rtol=0, atol=1e-4)
+
+
+def test_the_default_tag_and_what_has_no_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def built(make: object, name: str, pretrained: bool, **options: Any) -> nn.Module:
+        seen.append({"pretrained": pretrained, **options})
+        return nn.Identity()
+
+    monkeypatch.setattr("timm.models._builder.build_model_with_cfg", built)
+    for name, released in RELEASED.items():
+        assert released.tag in released.cfgs()
+        assert f"{name}.{released.tag}" in timm.list_models(name + ".*", pretrained=True)
+        timm.create_model(name, pretrained=True)
+        assert seen[-1]["pretrained_cfg"] == released.tag
+        timm.create_model(name)  # described as a network without weights
+        assert not seen[-1].get("pretrained_cfg")
+        assert timm.get_pretrained_cfg(name).url is None
+
+
+def test_torch_hub_has_every_name() -> None:
+    net = torch.hub.load(str(ROOT), "roadmap_nano_gelu", source="local", num_classes=3)
+    assert net(X).shape == (1, 3)
+    assert set(timm.list_models("roadmap_*")) <= run_path(str(ROOT / "hubconf.py")).keys()
+
+
+def test_timms_scripts_know_our_networks(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("ENDING = 'gelu'\n")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, timm, beside\n"
+        "if __name__ == '__main__':\n"
+        "    print(timm.is_model(sys.argv[1] + beside.ENDING), sys.argv[0] == __file__)\n"
+    )
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "convnext_study", "timm", *words]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert run(str(script), "roadmap_nano_").stdout == "True True\n"
+    for words in ([], ["nothing.py"]):
+        done = run(*words)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -2,8 +2,6 @@
 
 import itertools
 import random
-import tomllib
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +9,9 @@ import torch
 from convnext_study.cost import count_spec
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import ROADMAPS, Roadmap, StepError, get_roadmap
-from convnext_study.roadmap.paper import PAPER, published_row
+from convnext_study.roadmap.paper import published_row
 from convnext_study.roadmap.spec import NetSpec
 
-GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden" / "roadmap_macs.toml").read_text())
 KERNELS = {"kernel_5", "kernel_7", "kernel_9", "kernel_11"}
 
 roads = pytest.mark.parametrize("road", ROADMAPS.values(), ids=list(ROADMAPS))
@@ -33,20 +30,6 @@ def shallow(spec: NetSpec) -> NetSpec:
     return spec.replace(depths=tuple(min(depth, 2) for depth in spec.depths))
 
 
-def forward_on_meta(spec: NetSpec) -> None:
-    """Without weights. Counting runs the network, and leaves out only what changes no shape."""
-    assert count_spec(spec, 64, 7).macs > 0
-
-
-@pytest.mark.parametrize("regime", ["t", "b"])
-def test_rows_are_those_of_the_paper_in_order(regime: str) -> None:
-    road = get_roadmap(regime)
-    names = [variant.name for variant in road.variants()]
-    assert names == [row["step"] for row in GOLDEN[regime]]
-    assert set(names) == set(PAPER[regime])
-    assert len({variant.label for variant in road.variants()}) == 17
-
-
 def test_nano_has_the_same_rows_and_no_numbers_of_the_paper() -> None:
     nano, t = get_roadmap("nano"), get_roadmap("t")
     assert [p.name for p in nano.variants()][:2] == ["resnet-90ep", "resnet"]
@@ -55,12 +38,6 @@ def test_nano_has_the_same_rows_and_no_numbers_of_the_paper() -> None:
     assert [p.label for p in nano.variants()][2:-1] == [p.label for p in t.variants()][2:-1]
     assert not nano.published
     assert not any(published_row("nano", variant.name) for variant in nano.variants())
-
-
-def test_48_models_for_51_rows() -> None:
-    models = [variant.model for road in ROADMAPS.values() for variant in road.variants()]
-    assert (len(models), len(set(models))) == (51, 48)
-    assert get_roadmap("t").variant("resnet50-90ep").model == "roadmap_t_resnet50"
 
 
 @roads
@@ -78,6 +55,7 @@ def test_the_recipe_step_changes_no_network_and_every_other_step_does(road: Road
 
 @roads
 def test_a_row_is_compared_with_the_last_adopted_one(road: Roadmap) -> None:
+    assert len({variant.label for variant in road.variants()}) == 17
     parents = {variant.name: variant.parent for variant in road.variants()}
     assert {parents[kernel] for kernel in KERNELS} == {"move_up_depthwise"}
     assert parents["gelu"] == "kernel_7"
@@ -92,24 +70,6 @@ def test_side_branches_leave_no_trace(road: Roadmap) -> None:
     assert [kernels[f"kernel_{size}"] for size in (5, 7, 9, 11)] == [5, 7, 9, 11]
     assert {size for name, size in kernels.items() if name not in KERNELS} == {3, 7}
     assert road.apply(road.adopted()) == road.variants()[-1].spec
-
-
-def test_the_roads_end_at_convnext() -> None:
-    for regime, depths, width in (("t", (3, 3, 9, 3), 96), ("b", (3, 3, 27, 3), 128)):
-        assert get_roadmap(regime).variants()[-1].spec == NetSpec(
-            depths=depths,
-            width=width,
-            stem="patchify",
-            depthwise=True,
-            inverted=True,
-            spatial_first=True,
-            kernel=7,
-            activation="gelu",
-            activations=1,
-            norm="layer",
-            norms=1,
-            downsampling="separate",
-        )
 
 
 @roads
@@ -155,21 +115,16 @@ def test_leaving_a_step_out_undoes_its_fields_and_no_others(road: Roadmap) -> No
 
 
 @walks
-def test_every_prefix_and_every_step_left_out_is_a_network(road: Roadmap) -> None:
-    specs = {variant.spec for variant in road.variants()} | {
-        road.without(s.name) for s in road.steps
-    }
+def test_rows_pairs_and_all_but_one_step_are_networks(road: Roadmap) -> None:
+    """Without weights. Counting runs the network, and leaves out only what changes no shape."""
+    specs = {variant.spec for variant in road.variants()}
+    specs |= {road.without(step.name) for step in road.steps}
     assert len(specs) > 25
-    for spec in specs:
-        forward_on_meta(spec)
-
-
-@walks
-def test_every_pair_of_steps_is_a_network(road: Roadmap) -> None:
     pairs = list(itertools.combinations(road.steps, 2))
     assert len(pairs) == 120
-    for spec in {shallow(road.apply([one.name, other.name])) for one, other in pairs}:
-        forward_on_meta(spec)
+    specs |= {shallow(road.apply([one.name, other.name])) for one, other in pairs}
+    for spec in specs:
+        assert count_spec(spec, 64, 7).macs > 0
 
 
 def test_rows_and_random_subsets_are_networks_for_real() -> None:

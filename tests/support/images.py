@@ -3,6 +3,8 @@
 import gzip
 import hashlib
 import pickle
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,18 @@ def picture(seed: int, width: int = 50, height: int = 40) -> Image.Image:
     """Coarse random colours, smooth enough that interpolation means something."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def png(width: int, height: int, rows: bytes, depth: int = 8) -> bytes:
+    """A grey PNG of a size and depth that need not be those of its rows."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data
 
 
 def refused(uri: str, says: str, **how: Any) -> str:
