@@ -184,7 +184,7 @@ def _killed(pixels: torch.Tensor, label: Target) -> tuple[torch.Tensor, Target, 
     return pixels, label, None
 
 
-def test_what_a_killed_reader_leaves_is_read_and_its_end_is_told_in_one_line(
+def test_what_a_killed_reader_leaves_is_read(
     tmp_path: Path,
 ) -> None:
     data = open_data(f"folder:{make_folder(tmp_path)}")
@@ -265,9 +265,7 @@ def test_a_lost_mount_is_no_bad_image_for_other_readers(
         ("hfds/o/N", TypeError("'NoneType' is no container")),
     ],
 )
-def test_what_decoders_raise_is_a_bad_image(
-    monkeypatch: pytest.MonkeyPatch, kind: str, error: Exception
-) -> None:
+def test_errors_of_decoders(monkeypatch: pytest.MonkeyPatch, kind: str, error: Exception) -> None:
     data = opened(monkeypatch, f"timm:{kind}?size=32", error)
     list(train_batches(data, RECIPE.replace(global_batch_size=4), 0, 0))
     assert data.corrupt.names == {f"{kind}[1]"}

@@ -101,9 +101,7 @@ def test_bad_images_count_when_they_are_used(tmp_path: Path) -> None:
     assert counted[-1] == 8
 
 
-def test_a_run_is_the_same_with_copies_ahead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copies_ahead_change_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_tiny_run(mixup=0.8, cutmix=1.0, drop_path=0.2)
     train(run, tmp_path / "plain")
     streams = FakeStreams()

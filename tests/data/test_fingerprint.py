@@ -82,9 +82,7 @@ def rename_class(root: Path) -> None:
         (cut, "val holds 8 images as recorded, but of other sizes in bytes"),
     ],
 )
-def test_what_changed_is_told_in_one_line(
-    tmp_path: Path, change: Callable[[Path], None], says: str
-) -> None:
+def test_what_changed_is_named(tmp_path: Path, change: Callable[[Path], None], says: str) -> None:
     root = make_folder(tmp_path)
     uris = [f"folder:{root}", f"timm:{root}", f"timm:torch/image_folder?root={root}"]
     before = [of(uri) for uri in uris]

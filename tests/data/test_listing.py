@@ -98,9 +98,7 @@ def test_an_unreadable_folder_is_named_and_not_left_out(
     refused(kind.format(root), rf"{place}: cannot be .*Input/output error")
 
 
-def test_a_root_on_a_lost_mount_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_root_on_a_lost_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_folder(tmp_path)
     honest = Path.stat
 

@@ -147,7 +147,7 @@ def test_fewer_images_than_the_batch() -> None:
 
 @pytest.mark.parametrize("recipe", [MODERN_SMALL, FILES], ids=["memory", "transformed"])
 @pytest.mark.parametrize("world_size", [1, 3, 40])
-def test_every_validation_image_once(
+def test_validation_images_come_once(
     synthetic: DatasetPair, recipe: Recipe, world_size: int
 ) -> None:
     whole = list(val_batches(synthetic, recipe, 100))

@@ -50,9 +50,7 @@ def packed(folder: Path, out: Path, how: Packing = WHOLE, jobs: int = 1) -> Data
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_small_images_are_what_they_were(
-    folder: Path, tmp_path: Path, raw: bool, small_shards: None
-) -> None:
+def test_small_images_are_kept(folder: Path, tmp_path: Path, raw: bool, small_shards: None) -> None:
     """JPEG files are kept as they are, others are only so as raw pixels."""
     source = open_data(f"folder:{folder}")
     found = packed(folder, tmp_path / "out", Packing(raw=raw))
@@ -164,9 +162,7 @@ def test_damage_is_noticed(folder: Path, tmp_path: Path) -> None:
     ("field", "value"),
     [("shard", 7), ("shard", -1), ("offset", -8), ("size", 1 << 40), ("label", 9), ("height", 5)],
 )
-def test_an_index_that_leads_elsewhere(
-    folder: Path, tmp_path: Path, field: str, value: int
-) -> None:
+def test_an_index_to_elsewhere(folder: Path, tmp_path: Path, field: str, value: int) -> None:
     """A digest only says that the index is the one of ``pack.json``."""
     out = tmp_path / "out"
     packed(folder, out)

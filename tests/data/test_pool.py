@@ -98,9 +98,7 @@ def test_large_batches_are_made_in_small_parts(
     assert len({box.seed for box in whole.erased}) == len(whole.erased) > 5
 
 
-def test_they_stay_from_epoch_to_epoch_and_resume_exactly(
-    data: DatasetPair, readers: Readers
-) -> None:
+def test_they_stay_between_epochs_and_resume_exactly(data: DatasetPair, readers: Readers) -> None:
     def epoch(number: int, start: int = 0) -> list[Batch]:
         found = train_batches(
             data, RECIPE, 0, number, start, lambda: readers, BatchSharding(micro_batch_size=20)

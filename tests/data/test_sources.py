@@ -159,9 +159,7 @@ def test_data_with_other_labels() -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_cifar_as_torchvision_stores_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_cifar_of_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     count = make_cifar(tmp_path, monkeypatch, name)
     data = open_data(f"{name}:{tmp_path}")
     batches = 5 if name == "cifar10" else 1

@@ -182,7 +182,7 @@ def test_damaged_sources_are_one_line(tmp_path: Path, make: Layout, says: str) -
     refused(make(tmp_path), says)
 
 
-def test_an_archive_that_shrinks_while_it_is_read_stops_even_when_skipping(
+def test_an_archive_that_shrinks_stops_even_when_skipping(
     tmp_path: Path,
 ) -> None:
     data = open_data(one_tar(tmp_path), corrupt_images="skip")

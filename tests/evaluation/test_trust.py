@@ -203,9 +203,7 @@ def test_what_a_record_may_not_ask_of_timm(
         load_run(stranger.folder)
 
 
-def test_with_trust_timm_gets_what_the_record_says(
-    stranger: Stranger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_trust_timm_gets_it_all(stranger: Stranger, monkeypatch: pytest.MonkeyPatch) -> None:
     def called(name: str, **keywords: Any) -> None:
         raise OSError(f"{name} {keywords['checkpoint_path']}\nand more")
 
@@ -244,9 +242,7 @@ def test_the_builders_of_every_study_need_no_trust() -> None:
     assert allowed_calls(make_tiny_run()).task is None
 
 
-def test_data_that_may_run_code_is_not_opened(
-    stranger: Stranger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_data_that_may_run_code(stranger: Stranger, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
 
     def spy(name: str, *_: Any, **__: Any) -> None:

@@ -113,7 +113,7 @@ def test_onnx(
     assert torch.allclose(torch.from_numpy(logits), expected, atol=1e-4)
 
 
-def test_outputs_that_differ_are_told(
+def test_outputs_that_differ(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(export: Any) -> Any:
