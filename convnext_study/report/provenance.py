@@ -113,13 +113,13 @@ def recipe_changes(recipe: Mapping[str, Any], other: Mapping[str, Any]) -> list[
 
 
 def setting_table(
-    name: str, title: str, rows: list[Setting], heads: tuple[str, str]
+    name: str, title: str, rows: list[Setting], headings: tuple[str, str]
 ) -> Table[Setting]:
     """Fields of a recipe in two forms, under these headings."""
     columns: list[Column[Setting]] = [
         Column("field", "setting", lambda row: row[0].replace("_", " "), "text"),
-        Column(heads[0], heads[0], lambda row: row[1], "text"),
-        Column(heads[1], heads[1], lambda row: row[2], "text"),
+        Column(headings[0], headings[0], lambda row: row[1], "text"),
+        Column(headings[1], headings[1], lambda row: row[2], "text"),
     ]
     return Table(name, title, columns, rows)
 
@@ -133,7 +133,7 @@ def changes(records: Iterable[Record]) -> list[str]:
     counts: Counter[str] = Counter()
     for record in records:
         values: dict[str, list[str]] = {}
-        # ``run.json`` may be from a start whose work was lost.
+        # ``run.json`` may describe an earlier start than all kept ones.
         recorded = {name: value for name, value in record.manifest.items() if value is not None}
         for start in [_readable(recorded), *_start_settings(record)]:
             for name, value in start.items():
@@ -168,13 +168,13 @@ def _start_settings(record: Record) -> list[dict[str, str]]:
     events = _kept_starts(record)
     starts = [_readable(event) for event in events]
     for group in ("versions", "hardware"):
-        holders = [
+        recorded = [
             (start, _readable({group: event[group]}))
             for start, event in zip(starts, events, strict=True)
             if isinstance(event.get(group), Mapping)
         ]
-        names = dict.fromkeys(name for _, values in holders for name in values)
-        for start, _ in holders:
+        names = dict.fromkeys(name for _, values in recorded for name in values)
+        for start, _ in recorded:
             for name in names:
                 start.setdefault(name, "none")
     return starts

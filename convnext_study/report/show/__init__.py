@@ -122,5 +122,5 @@ def _recipes(road: Roadmap, before: Variant | None, variant: Variant) -> Rendera
     defaults = {name: None if field.is_required() else field.default for name, field in fields}
     old = recipe_for(before.recipe, choice).model_dump() if before else defaults
     rows = [(name, was, now) for name, now, was in recipe_changes(new, old)]
-    heads = (f"before: {old['name']}" if before else "unless set", f"after: {new['name']}")
-    return on_screen(setting_table("recipe", "", rows, heads).with_notes(""))
+    headings = (f"before: {old['name']}" if before else "unless set", f"after: {new['name']}")
+    return on_screen(setting_table("recipe", "", rows, headings).with_notes(""))
