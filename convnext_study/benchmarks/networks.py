@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.benchmarks import BATCH, Settings
@@ -58,26 +59,22 @@ def timm_twin(spec: NetSpec, classes: int) -> Callable[[], nn.Module] | None:
     None for middle steps, and for a ResNet whose stem is not 64 wide.
     """
 
-    def resnet() -> nn.Module:
-        from timm.models.resnet import Bottleneck, ResNet
-
-        return ResNet(Bottleneck, layers=spec.depths, num_classes=classes)  # type: ignore[no-any-return]
-
-    def convnext() -> nn.Module:
+    if spec in [road.variants()[-1].spec for road in ROADMAPS.values()]:
         from timm.models.convnext import ConvNeXt
 
-        return ConvNeXt(  # type: ignore[no-any-return]
+        return partial(
+            ConvNeXt,
             num_classes=classes,
             depths=spec.depths,
             dims=tuple(spec.width * 2**stage for stage in range(STAGES)),
             patch_size=spec.stem_stride,
             ls_init_value=spec.layer_scale,
         )
+    if spec in [road.base for road in ROADMAPS.values()] and spec.width == 64:
+        from timm.models.resnet import Bottleneck, ResNet
 
-    if spec in [road.variants()[-1].spec for road in ROADMAPS.values()]:
-        return convnext
-    bases = [road.base for road in ROADMAPS.values()]
-    return resnet if spec in bases and spec.width == 64 else None
+        return partial(ResNet, Bottleneck, layers=spec.depths, num_classes=classes)
+    return None
 
 
 def make_step(
