@@ -31,36 +31,34 @@ from convnext_study.training.tasks.classification import Classification
 
 
 def at_steps(
-    monkeypatch: pytest.MonkeyPatch, which: set[int], harm: Callable[[nn.Module, Any, Any], Any]
+    monkeypatch: pytest.MonkeyPatch, which: set[int], harm: Callable[[nn.Module, Any], Any]
 ) -> None:
-    """Have ``harm(model, batch, loss)`` give the loss of some calls."""
+    """Have ``harm(model, loss)`` give the loss of some calls."""
     honest = Classification.loss
     calls = iter(range(10**6))
 
     def loss(self: Any, model: nn.Module, batch: Any) -> Any:
-        if next(calls) not in which:
-            return honest(self, model, batch)
         value, count = honest(self, model, batch)
-        return harm(model, batch, value), count
+        return harm(model, value) if next(calls) in which else value, count
 
     monkeypatch.setattr(Classification, "loss", loss)
 
 
-def spoil_gradient(model: nn.Module, batch: Any, loss: torch.Tensor) -> torch.Tensor:
+def spoil_gradient(model: nn.Module, loss: torch.Tensor) -> torch.Tensor:
     """A finite value with a gradient that is not."""
     wrong = loss.clone()
     wrong.register_hook(lambda gradient: gradient * math.inf)
     return wrong
 
 
-def spoil_statistics(model: nn.Module, batch: Any, loss: torch.Tensor) -> torch.Tensor:
+def spoil_statistics(model: nn.Module, loss: torch.Tensor) -> torch.Tensor:
     """As an image full of NaN does: the statistics take it in before the loss is known."""
     images = torch.full((4, 3, 32, 32), math.nan)
     wrong: torch.Tensor = loss + model(images).sum()
     return wrong
 
 
-def spoil_statistics_only(model: nn.Module, batch: Any, loss: torch.Tensor) -> torch.Tensor:
+def spoil_statistics_only(model: nn.Module, loss: torch.Tensor) -> torch.Tensor:
     for name, buffer in model.named_buffers():
         if name.endswith("running_var"):
             buffer.data.fill_(math.inf)  # behind autograd's back, as an overflow does
@@ -101,7 +99,7 @@ def test_a_bad_step_changes_nothing(
 def test_many_bad_steps_stop_with_the_state_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_steps(monkeypatch, set(range(2, 100)), lambda model, batch, loss: loss * math.nan)
+    at_steps(monkeypatch, set(range(2, 100)), lambda model, loss: loss * math.nan)
     with pytest.raises(TrainingError, match=r"loss is nan\), the 10th time in a row; try a lower"):
         train(make_tiny_run(), tmp_path)
     assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
@@ -209,7 +207,7 @@ def test_a_run_fails_where_its_scores_are_not_finite(
 
 def test_fp16s_overflows_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A scale of 2**16 overflows on the way back from a large loss, until it is small enough.
-    at_steps(monkeypatch, set(range(10**4)), lambda model, batch, loss: loss * 1e4)
+    at_steps(monkeypatch, set(range(10**4)), lambda model, loss: loss * 1e4)
     result = train(make_tiny_run(precision="fp16", epochs=1), tmp_path)
     skipped = [event for event in records.read(tmp_path).events if event["event"] == "skipped"]
     assert 0 < len(skipped) == result.model_dump()["skipped_steps"] <= 7
