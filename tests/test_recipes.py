@@ -39,6 +39,8 @@ def test_modern_is_table_5() -> None:
 def test_classic_is_torchvisions() -> None:
     assert (CLASSIC.epochs, CLASSIC.lr, CLASSIC.global_batch_size) == (90, 0.1, 256)
     assert (CLASSIC.momentum, CLASSIC.weight_decay, CLASSIC.weight_decay_1d) == (0.9, 1e-4, True)
+    rates = [learning_rate(CLASSIC, epoch * 5, 5) for epoch in (0, 29, 30, 59, 60, 89)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
 
 def test_whole_cosine_curve() -> None:

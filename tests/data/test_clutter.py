@@ -136,6 +136,14 @@ def test_images_are_made_of_their_own_part_alone(
     assert {name for name in before if not torch.equal(before[name], after[name])} == changed
 
 
+def test_images_of_a_writer_are_a_group(data: DatasetPair) -> None:
+    part, digits = read_part("test"), open_data("digits").val_groups
+    assert data.val_groups is not None and digits is not None
+    assert len(data.val_groups) == len(data.val) >= 10_000
+    assert torch.equal(data.val_groups, torch.from_numpy(part.writers).repeat(13))
+    assert set(digits.tolist()) == set(part.writers.tolist())
+
+
 # An image is a function of its number
 
 
