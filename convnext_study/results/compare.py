@@ -251,13 +251,13 @@ def compare_runs(child: Sequence[Result], parent: Sequence[Result]) -> Differenc
             f"{runs[0].metric.label}: no record of single test images; train two seeds or more"
         )
     first = samples[0]
-    if other := next((one for one in samples if _shape(one) != _shape(first)), None):
+    if other := next((each for each in samples if _shape(each) != _shape(first)), None):
         raise UserError(
             f"{first.count} and {other.count} test images cannot be paired: use the same data"
         )
     if first.kind == "bits" and first.groups is None and len(runs) == 2:
-        return answers_difference(*(one.array() for one in samples))
-    sums = sample_sums(first.kind, [one.array() for one in samples], first.group_array())
+        return answers_difference(*(each.array() for each in samples))
+    sums = sample_sums(first.kind, [each.array() for each in samples], first.group_array())
     return samples_difference(
         sums.of_runs(slice(len(child))), sums.of_runs(slice(len(child), None))
     )

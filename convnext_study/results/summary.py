@@ -162,7 +162,7 @@ def _compare(
 
 def _test_images(group: RunGroup) -> set[int]:
     """On how many images its runs were evaluated: without those that could not be read."""
-    return {one.result.val_images for one in group.seeds.values() if one.result}
+    return {record.result.val_images for record in group.seeds.values() if record.result}
 
 
 def _other_setting(own: RunGroup, parent: RunGroup, other_recipe: bool) -> str | None:
