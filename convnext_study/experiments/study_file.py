@@ -22,12 +22,20 @@ from convnext_study.experiments.roadmap_runs import name_data, parse_names
 from convnext_study.imports import fault, load_file
 from convnext_study.roadmap import DEFAULT_REGIME, Step, get_roadmap
 from convnext_study.roadmap.extensions import extension_step
-from convnext_study.runs.files import RUN, RUNS
+from convnext_study.runs.files import RUN, RUNS, parse_json
 from convnext_study.runs.records import Record, RecordError, Run, is_done, read_run_file
 
 ABLATIONS = "ablations"
 # In a run's metadata: the options of the command that requested it.
 NETWORKS, TARGETS = "networks", "targets"
+
+
+def _survives_json(run: Run) -> bool:
+    """Whether it is the same run once it was written and read."""
+    try:
+        return Run.model_validate(parse_json(run.model_dump_json().encode())).key == run.key
+    except (TypeError, ValueError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,11 @@ class StudyFile:
             raise UserError(f"{self.path}: runs() must return a list of runs, as context.runs does")
         if not returned:
             raise UserError(f"{self.path}: runs() returned no run; return one at least")
+        if changed := next((run for run in returned if not _survives_json(run)), None):
+            raise UserError(
+                f"{self.path}: runs(): {changed.name}: its record would not be read again; use "
+                "plain values: texts, finite numbers, lists, and objects whose names are texts"
+            )
         return list(returned)
 
     def report(self, records: Sequence[Record], context: Context) -> Any:
@@ -87,7 +100,7 @@ class StudyFile:
             return function(*arguments)
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"{self.path}: {name}(): {fault(error, self.path)}") from error
 
 

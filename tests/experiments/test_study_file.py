@@ -82,6 +82,10 @@ RUNS = "def runs(context):\n    return "
         (f"{RUNS}context.runs(['gellu'])", "did you mean gelu"),
         (f"{RUNS}context.nothing", r"runs\(\): line 2: AttributeError"),
         (f"{RUNS}context.network('x', 'x', 'build')", "use FILE.py:function, module:function or"),
+        (f"{RUNS}exit(3)", r"runs\(\): line 2: SystemExit: 3"),
+        (f"{RUNS}context.network('x', 'x', 'timm', {{'k': float('nan')}})", "x: its record would"),
+        (f"{RUNS}context.network('x', 'x', 'timm', {{'k': 2**70}})", "x: its record would not be"),
+        (f"{RUNS}context.network('x', 'x', 'timm', {{'k': {{1, 2}}}})", "x: its record would not"),
         (f"{RUNS}context.network('x', 'x', 'no.py:build')", r"no\.py: cannot be read"),
     ],
 )
