@@ -38,26 +38,35 @@ class BenchOptions:
 
     parts: str = option(
         WHAT,
-        "Comma-separated; also what a study measures: anytime (time that skipping saves), "
+        "Parts to measure, comma-separated; studies add anytime (time saved by skipping) and "
         "multipath.",
         ",".join(PARTS),
     )
     regime: str = option(WHAT, "Which road map: t, b or nano.", DEFAULT_REGIME)
-    quick: bool = option(WHAT, "Only both ends of the road, fewer and shorter repeats.", False)
+    quick: bool = option(
+        WHAT, "Only the two ends of the road, with fewer and shorter repeats.", False
+    )
     batch_size: int | None = count(
         WHAT,
-        "Images per step. (default: 64 for nano, else 8; a study has its own)",
+        "Images per step. (default: 64 for nano, otherwise 8; studies have their own)",
         most=MOST_IMAGES,
     )
     networks: str = option(
-        WHAT, "Of a study, comma-separated, such as hrnet_w48. (default: the study's own)", ""
+        WHAT,
+        "For a study's part: networks, comma-separated, such as hrnet_w48. "
+        "(default: the study's own)",
+        "",
     )
     image_size: str | None = option(
-        WHAT, "Of a study, HEIGHTxWIDTH in pixels. (default: the study's own)"
+        WHAT, "For a study's part: HEIGHTxWIDTH in pixels. (default: the study's own)"
     )
-    data: str | None = option(WHAT, "folder:PATH for the pipeline. (default: made-up JPEGs)")
-    repeats: int | None = count(WHAT, "Of each comparison. (default: 5; 3 if quick)", most=10_000)
-    threads: int | None = count(MACHINE, "Of each measure. (default: as a training has)")
+    data: str | None = option(
+        WHAT, "Images for the pipeline, as folder:PATH. (default: synthetic JPEGs)"
+    )
+    repeats: int | None = count(
+        WHAT, "Repeats of each comparison. (default: 5; with --quick 3)", most=10_000
+    )
+    threads: int | None = count(MACHINE, "Threads per measurement. (default: as in training)")
     device: str | None = option(MACHINE, DEVICE)
     out: Path = option(OTHER, "Folder for bench.json.", Path("bench"))
     as_json: bool = option(OTHER, "Print JSON, for machines.", False, "--json")
@@ -65,7 +74,7 @@ class BenchOptions:
 
 @with_options
 def bench(options: BenchOptions) -> None:
-    """Measure speed beside timm and the plain networks, interleaved."""
+    """Benchmark against timm and the plain networks, with interleaved repeats."""
     import torch
 
     from convnext_study.experiments.roadmap_runs import parse_names
@@ -77,7 +86,7 @@ def bench(options: BenchOptions) -> None:
     names, size = parse_names(options.networks), _image_size(options.image_size)
     if (names or size) and not set(parts) - set(PARTS):
         name = "--networks" if names else "--image-size"
-        raise UserError(f"{name}: is for parts of a study, such as --parts anytime")
+        raise UserError(f"{name}: applies only to parts of a study, such as --parts anytime")
     if options.data is not None:  # bad data fails before minutes of other parts
         from convnext_study.data import open_data
         from convnext_study.data.sources import OF_IMAGES
@@ -111,7 +120,7 @@ def bench(options: BenchOptions) -> None:
         return
     print_tables(*(table for _, table in measured.values()))
     print(
-        f"\nratios: median (lowest-highest) of {settings.repeats} interleaved repeats, "
+        f"\n\nratios: median (minimum-maximum) of {settings.repeats} interleaved repeats, "
         f"{settings.threads} thread(s) on {settings.device}"
     )
     print(f"written: {options.out / 'bench.json'}")
@@ -151,7 +160,7 @@ def _image_size(text: str | None) -> tuple[int, int] | None:
         0 < side <= MOST_PIXELS for side in sides
     ):
         raise UserError(
-            f"--image-size: {text!r:.40}; use HEIGHTxWIDTH, as in 512x1024, "
-            f"neither above {MOST_PIXELS}"
+            f"--image-size: {text!r:.40}; use HEIGHTxWIDTH, such as 512x1024, at most "
+            f"{MOST_PIXELS} each"
         )
     return sides[0], sides[1]

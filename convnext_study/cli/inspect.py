@@ -55,7 +55,7 @@ def steps(regime: Regime = DEFAULT_REGIME, as_json: Json = False) -> None:
 
 StepName = Annotated[
     str,
-    typer.Argument(help="A step's name, as `steps` lists them.", autocompletion=complete_step),
+    typer.Argument(help="Name of a step, as listed by `steps`.", autocompletion=complete_step),
 ]
 
 
@@ -65,7 +65,7 @@ def show(
     image_size: ImageSize = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a step changes: its layers before and after, and what that costs."""
+    """Show what a step changes: its layers before and after, and their cost."""
     from convnext_study.report.show import show as screen
 
     road = get_roadmap(regime)
@@ -96,20 +96,23 @@ def cost(
     regime: Annotated[
         str,
         typer.Option(
-            help=f"Of {', '.join(ROADMAPS)}, one or several: t,b.", autocompletion=complete_regime
+            help=f"One or more of {', '.join(ROADMAPS)}, comma-separated: t,b.",
+            autocompletion=complete_regime,
         ),
     ] = DEFAULT_REGIME,
     image_size: ImageSize = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Count in three further ways and compare.")
+        bool, typer.Option("--verify", help="Also count in three other ways, and compare.")
     ] = False,
     study: Annotated[
         str | None,
-        typer.Option(help="Instead of a road map, a study's published networks, as in pruning."),
+        typer.Option(
+            help=("Count a study's published networks instead of a road map, for example pruning.")
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Count MACs, parameters and activations of every row, beside the paper's GFLOPs."""
+    """Count MACs, parameters and activations of every row, next to the paper's GFLOPs."""
     if study is not None:
         tables = _tables_of(study)
         rows = [row for table in tables for row in table.records()]

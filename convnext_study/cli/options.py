@@ -43,21 +43,21 @@ PLAIN_TEXT: dict[str, Any] = {"markup": False, "emoji": False, "highlight": Fals
 MAX_PROCESSES = 1024  # and threads, a generous limit per machine
 
 Regime = Annotated[
-    str, typer.Option(help="Which road map: t, b or nano.", autocompletion=complete_regime)
+    str, typer.Option(help="Road map: t, b or nano.", autocompletion=complete_regime)
 ]
 SCHEMA = 1  # of all --json output: increased when a key is removed or changes its meaning
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 OnCorruptImage = Literal["stop", "skip"]
 DEVICE = "cpu, cuda or mps. (default: auto-detected)"
-CORRUPT = "What an image that cannot be read does: stop the run, or be skipped and counted."
-PIXELS = "Side of the image, in pixels."
+CORRUPT = "What to do with an image that cannot be decoded: stop the run, or skip and count it."
+PIXELS = "Side of the input images, in pixels."
 ImageSize = Annotated[int | None, typer.Option(min=LEAST_PIXELS, max=MOST_PIXELS, help=PIXELS)]
 
 
 def finite(number: float | None) -> float | None:
     """Returns a number. Raises typer.BadParameter for NaN and infinity, which ranges accept."""
     if number is not None and not math.isfinite(number):
-        raise typer.BadParameter(f"{number} is no finite number")
+        raise typer.BadParameter(f"{number} is not a finite number")
     return number
 
 
@@ -83,7 +83,7 @@ class StudyOptions:
 
     regime: str | None = option(
         WHAT,
-        f"Which road map: t, b or nano. (default: {DEFAULT_REGIME}, or the study's own)",
+        f"Road map: t, b or nano. (default: {DEFAULT_REGIME}, or the study's own)",
         autocompletion=complete_regime,
     )
     data: str | None = option(
@@ -93,39 +93,43 @@ class StudyOptions:
     )
     preset: str | None = option(
         WHAT,
-        f"Other defaults at once: {', '.join(PRESETS)}. {PROJECT_FILE} in the working directory "
-        "has a project's own.",
+        f"Several defaults at once: {', '.join(PRESETS)}. Put your project's own defaults into "
+        f"{PROJECT_FILE} in the working directory.",
         is_eager=True,
         callback=apply_preset,
         autocompletion=complete_preset,
     )
-    seeds: str = option(WHAT, "How many (3 is 0,1,2), or which (0,4,7).", "1")
-    download: bool = option(WHAT, "Fetch a data set that is missing.", False)
+    seeds: str = option(WHAT, "Number of seeds (3 means 0,1,2), or a list (0,4,7).", "1")
+    download: bool = option(WHAT, "Download the data set if it is missing.", False)
     corrupt_images: OnCorruptImage = option(WHAT, CORRUPT, "stop")
     recipe: str | None = option(
         RECIPE,
-        "published, small, composed, or one recipe for every row: its name or a .toml file. "
-        "(default: composed for nano on clutter, small on other data; published for t and b; or "
-        "the study's own)",
+        "published, small or composed; or one recipe for every row, by name or .toml file. "
+        "(default: for nano composed on clutter and small on other data; for t and b published; "
+        "or the study's own)",
     )
-    epochs: int | None = count(RECIPE, "Instead of the recipe's.", most=MOST_EPOCHS)
+    epochs: int | None = count(
+        RECIPE, "Number of epochs, instead of the recipe's.", most=MOST_EPOCHS
+    )
     batch_size: int | None = count(
         RECIPE, "Images per optimizer step, instead of the recipe's.", most=MOST_IMAGES
     )
     image_size: int | None = count(RECIPE, PIXELS, LEAST_PIXELS, MOST_PIXELS)
     precision: str | None = option(RECIPE, "float32, bf16 or fp16, instead of the recipe's.")
-    sync_bn: bool = option(RECIPE, "BatchNorm over all processes of a run.", False)
+    sync_bn: bool = option(RECIPE, "Synchronise BatchNorm over all processes of a run.", False)
     out: Path | None = option(
-        WHERE, "Folder of the study. (default: runs/REGIME-DATA, or runs/STUDY-DATA)"
+        WHERE, "Folder for the study. (default: runs/REGIME-DATA, or runs/STUDY-DATA)"
     )
     launcher: str = option(WHERE, "local, torchrun (DDP on this machine), or slurm.", "local")
-    processes: int | None = count(WHERE, "Of each run, with torchrun. (default: one per GPU)")
-    cluster: Path | None = option(WHERE, "With slurm: the site's file, as in launch/clusters/.")
-    wait: bool = option(WHERE, "With slurm: follow the jobs to their end.", True)
+    processes: int | None = count(WHERE, "Processes per run, with torchrun. (default: one per GPU)")
+    cluster: Path | None = option(
+        WHERE, "With slurm: your site's cluster file; see launch/clusters/."
+    )
+    wait: bool = option(WHERE, "With slurm: follow the jobs until they end.", True)
     wandb: str = option(
         WHERE,
-        "Mirror runs to wandb: off, offline, online; or write event files for TensorBoard beside "
-        "them: tensorboard.",
+        "Mirror runs to Weights & Biases: off, offline or online; or write TensorBoard event "
+        "files: tensorboard.",
         "off",
         "--wandb",
         "--mirror",
@@ -136,48 +140,49 @@ class StudyOptions:
     )
     workers: int | None = count(
         MACHINE,
-        "Processes per training that read image files. (default: with a GPU the cores that its "
+        "Processes per training that read image files. (default: with a GPU, the cores its "
         "training leaves, up to 16; on a CPU none)",
         least=0,
     )
     device: str | None = option(MACHINE, DEVICE)
     micro_batch_size: int | None = count(
         MACHINE,
-        "Most images a process takes at a time. (default: of published recipes the published "
-        "number, else all)",
+        "Maximum number of images per process at a time. (default: the published number for "
+        "published recipes, otherwise all)",
         most=MOST_IMAGES,
     )
     compile: bool = option(MACHINE, "Use torch.compile.", False)
     channels_last: bool = option(
         MACHINE, "Memory layout of images.", True, "--channels-last/--channels-first"
     )
-    grad_checkpointing: bool = option(MACHINE, "Save memory, take longer.", False)
+    grad_checkpointing: bool = option(MACHINE, "Recompute activations: less memory, slower.", False)
     deterministic: bool = option(
-        MACHINE, "Only algorithms that give the same bits every time; slower on GPUs.", False
+        MACHINE, "Use only deterministic algorithms; slower on GPUs.", False
     )
     tf32: bool | None = option(
         MACHINE,
-        "GPUs: round factors of float32 products; faster. (default: in the published recipes)",
+        "GPUs: use TF32 for float32 products; faster. (default: on in published recipes)",
         None,
         "--tf32/--no-tf32",
     )
     cudnn_benchmark: bool = option(
-        MACHINE, "GPUs: try cuDNN's algorithms, take the fastest.", False
+        MACHINE, "GPUs: let cuDNN benchmark its algorithms and use the fastest.", False
     )
     dry_run: bool = option(
         ESTIMATE,
-        "Print the runs, which are done and what the rest will cost; train nothing. With slurm "
-        "also what would be submitted.",
+        "List the runs, which are done, and the estimated cost of the rest; train nothing. With "
+        "slurm, also print the batch script.",
         False,
     )
     gpu: str | None = option(
         ESTIMATE,
-        "Kind of GPU whose hours are estimated: a100, h100, v100, rtx4090, ... (default: a100; the "
-        "time on a CPU is measured)",
+        "GPU for which to estimate hours: a100, h100, v100, rtx4090, ... (default: a100; CPU "
+        "time is measured)",
     )
     mfu: float | None = option(
         ESTIMATE,
-        "Share of the GPU's peak that is reached. (default: 0.1, of float32 without TF32 0.4)",
+        "Model FLOPs utilisation to assume, as a share of the GPU's peak. (default: 0.1; 0.4 for "
+        "float32 without TF32)",
         None,
         min=0.001,
         max=1,
@@ -294,7 +299,7 @@ def print_written(folder: Path, write: Callable[[], Sequence[Path]]) -> None:
         text = f"{folder}: cannot be written ({error.strerror})"
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise RunFailed(text) from error
-        print(f"convnext-study: warning: {text}: no files beside what is shown", file=sys.stderr)
+        print(f"convnext-study: warning: {text}: no files are written", file=sys.stderr)
         return
     if files:
         print("written: " + ", ".join(map(str, files)))

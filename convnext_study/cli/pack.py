@@ -16,25 +16,29 @@ SECONDS = 10.0  # between lines if there is no terminal
 
 
 def pack(
-    data: Annotated[str, typer.Argument(help="Image files with a class each, as folder:PATH.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write, for --data packed:OUT.")],
+    data: Annotated[str, typer.Argument(help="Image files with classes, for example folder:PATH.")],
+    out: Annotated[Path, typer.Argument(help="Output folder, to use as --data packed:OUT.")],
     side: Annotated[
         int,
         typer.Option(
-            min=LEAST_PIXELS, max=MOST_PIXELS, help="Short side to shrink to; smaller ones stay."
+            min=LEAST_PIXELS,
+            max=MOST_PIXELS,
+            help="Shrink the short side to this; smaller images are kept.",
         ),
     ] = 256,
-    raw: Annotated[bool, typer.Option("--raw", help="Store pixels: larger, faster.")] = False,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEG files.")] = 90,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Store raw pixels: larger, but faster to read.")
+    ] = False,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")] = 90,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_PROCESSES, help="Processes. (default: one per core)"),
+        typer.Option(min=1, max=MAX_PROCESSES, help="Parallel processes. (default: one per core)"),
     ] = None,
     corrupt_images: Annotated[OnCorruptImage, typer.Option(help=CORRUPT)] = "stop",
 ) -> None:
-    """Decode images once, resize them, and write them into shards that are read faster.
+    """Decode and resize images once, and write them to shards that are faster to read.
 
-    Stopped, the same command goes on with the shards that are missing.
+    If stopped, run the same command again to write the missing shards.
     """
     from convnext_study.data.packing import Packing
     from convnext_study.data.packing import pack as write_pack
@@ -60,5 +64,5 @@ def pack(
         raise typer.Exit(EXIT_STOPPED) from None
     size = sum(sum(part.shards) for part in packed.parts.values())
     if empty := sum(part.empty for part in packed.parts.values()):
-        print(f"{empty:,} images could not be read; their places are empty")
+        print(f"{empty:,} images could not be read and are missing from the packed data")
     print(f"{out}: {size / 1e9:.2f} GB; train with --data packed:{out}")

@@ -39,30 +39,34 @@ class FileOptions(StudyOptions):
 
     networks: str = option(
         WHAT,
-        "Networks to study, comma-separated, for studies that accept a choice: see their file. "
+        "Networks to study, comma-separated, if the study accepts a choice: see its file. "
         "(default: the study's own)",
         "",
     )
     targets: list[str] | None = option(
         WHAT,
-        "What to do with the networks, for studies that accept a choice: see their file. May be "
+        "What to do with the networks, if the study accepts a choice: see its file. May be "
         "repeated. (default: the study's own)",
         None,
         "--target",
     )
     extra_steps: str = option(
-        WHAT, "Steps after the end: grn, layer_scale, ..., or .py files with STEPS.", ""
+        WHAT, "Steps to append to the road: grn, layer_scale, ..., or .py files with STEPS.", ""
     )
     match_macs: str | None = option(
-        WHAT, "Set each width so that MACs come nearest to: end, or a number."
+        WHAT, "Set each width to bring MACs closest to a target: end, or a number."
     )
     permutations: int = option(
-        WHAT, "Orders of the steps to sample, half of them reverses.", 8, min=2, max=10_000
+        WHAT,
+        "Number of sampled orders of the steps, half of them reversed copies.",
+        8,
+        min=2,
+        max=10_000,
     )
     players: Literal["step", "section"] = option(
-        WHAT, "What an attribution shares the gain among.", "step"
+        WHAT, "What an attribution divides the gain among.", "step"
     )
-    any_commit: bool = option(WHAT, "Attribute with runs made at other commits as well.", False)
+    any_commit: bool = option(WHAT, "Include runs from other commits in attributions.", False)
 
 
 @with_options
@@ -72,14 +76,17 @@ def study(
         str | None,
         typer.Argument(
             metavar="[NAME|FILE]",
-            help="A study of the package, such as pairs, or a Python file. (default: list them)",
+            help=(
+                "A study of the package, such as pairs, or a Python file. (default: "
+                "list the studies)"
+            ),
             autocompletion=complete_study,
         ),
     ] = None,
 ) -> None:
-    """Train the networks that a study's file asks for, each once, and show its tables.
+    """Train the networks that a study requests, each once, and show its tables.
 
-    Without a name it lists the studies of the package. Networks that the folder has already, from
+    Without a name, list the studies of the package. Networks already in the folder, from
     a road map or another study, are not trained again.
     """
     if file is None:
@@ -100,8 +107,8 @@ def study(
 
     if options.permutations % 2:
         raise UserError(
-            f"permutations: {options.permutations}; use an even number, each order comes with its "
-            "reverse"
+            f"permutations: {options.permutations}; use an even number, because each order is "
+            "paired with its reverse"
         )
     loaded = load_study(find_study(file))
     context = make_context(
@@ -227,7 +234,7 @@ def _show_matched(study: RunCollection, requested: list[Run]) -> None:
     rows = summarize(select_records(_finished(study), requested), requested)
     if any(row.value is not None for row in rows):
         target = requested[0].metadata[KIND]["target"]
-        print_rich(f"At equal cost, {target:,} MACs: widths as the labels say.")
+        print_rich(f"At equal cost, {target:,} MACs; the labels give the widths.")
         show_rows(rows, study.folder, within=KIND)
 
 
@@ -251,14 +258,17 @@ def roadmap(
     steps: Annotated[
         str | None,
         typer.Option(
-            help="Only these rows, comma-separated; adopted: those on the road. (default: all)",
+            help=(
+                "Train only these rows, comma-separated; adopted means those on the "
+                "road. (default: all)"
+            ),
             rich_help_panel=WHAT,
         ),
     ] = None,
 ) -> None:
     """Train every row of a road map, and make its table and figure.
 
-    Finished runs are kept and half-finished ones go on: the same command can be given again.
+    Run the same command again to resume: finished runs are kept, unfinished ones continue.
     """
     from convnext_study.experiments.roadmap_runs import choose_variants
 
