@@ -210,7 +210,7 @@ def run_roadmap(
         others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise RunFailed(f"{failed[0].run.id}: {failed[0].reason}{others}")
     if with_status(outcomes, "stopped"):
-        raise KeyboardInterrupt("stopped; call it again to resume")
+        raise KeyboardInterrupt("stopped; call the function again to resume")
     name = f"roadmap-{selected.regime}"
     records = [one for one in study.ledger() if one.run.study == name]
     return Results(where, make_study(name, records, study.runs))
@@ -291,7 +291,7 @@ def compare(results: Results, step: str, other: str | None = None) -> Comparison
 
     other = other or results[step].parent
     if other is None:
-        raise UserError(f"{step}: has no row before it; name one to compare with")
+        raise UserError(f"{step}: has no previous row; name a row to compare with")
     names = results[step].name, results[other].name
     return compare_records(*map(results.study.records, names))
 
@@ -305,6 +305,6 @@ def figure(results: Results, path: Path | str | None = None) -> Figure:
     if path is not None:
         file = Path(path)
         if (kind := file.suffix.removeprefix(".")) not in KINDS:
-            raise UserError(f"{file}: no picture's name; end it in .{', .'.join(KINDS)}")
+            raise UserError(f"{file}: not a figure file; its name must end in .{', .'.join(KINDS)}")
         save(plot, file.parent, file.stem, [kind])
     return plot

@@ -33,7 +33,7 @@ def load_file(path: Path) -> ModuleType:
     name = f"convnext_study_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path.absolute())
     if spec is None or spec.loader is None:
-        raise UserError(f"{path}: is no Python file; its name must end in .py")
+        raise UserError(f"{path}: not a Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look for themselves there
     try:

@@ -71,7 +71,7 @@ def test_a_road_is_trained_loaded_compared_and_drawn(tmp_path: Path, trains_here
         again["expansion"]
     with pytest.raises(UserError, match="has no study 'pairs'"):
         load_results(tmp_path, "pairs")
-    with pytest.raises(UserError, match="no picture's name"):
+    with pytest.raises(UserError, match="not a figure file"):
         figure(again, tmp_path / "road.txt")
 
 

@@ -136,9 +136,9 @@ def test_json_round_trip() -> None:
         ({"milestones": 0}, "milestones"),
         ({"milestones": (30, 30)}, "milestones"),
         ({"milestones": ()}, "milestones"),
-        ({"nesterov": True}, "nesterov is of sgd"),
+        ({"nesterov": True}, "nesterov needs sgd"),
         ({"min_lr": 1.0}, "min_lr 1 is above lr 0.004"),
-        ({"eval_weights": "ema"}, "eval_weights is ema, and ema is off"),
+        ({"eval_weights": "ema"}, "eval_weights is ema, but ema is off"),
         ({"name": ""}, "name"),
         *(({name: 0}, name) for name in ("eps", "image_size", "power", "gamma", "crop_pct")),
         ({"a\nb": 1}, "a b: extra inputs"),
@@ -203,5 +203,5 @@ def test_rows_choose_their_recipe() -> None:
 def test_a_changed_recipe_says_so() -> None:
     assert MODERN.replace(epochs=3).name == "modern[epochs=3]"
     assert MODERN.replace(epochs=None) is MODERN
-    with pytest.raises(RecipeError, match="go together"):
+    with pytest.raises(RecipeError, match="belong together"):
         MODERN.replace(early_epochs=3)

@@ -36,7 +36,7 @@ def measure(settings: Settings, report: Callable[[str], None]) -> tuple[str, lis
             report(f"pipeline, {name}")
             rates = measure_pipeline(data, recipe, settings.repeats, BATCH, batches)
             rows.append(compare(name, rates))
-    where = settings.data or "made-up 500x375 JPEG files"
+    where = settings.data or "synthetic 500x375 JPEG files"
     return f"reading and augmenting {where}, one core, 224x224", rows
 
 
@@ -92,7 +92,10 @@ def write_jpegs(root: Path, count: int) -> None:
 def _read(batches: Iterator[Any], batch: int, count: int) -> None:
     for images, _ in itertools.islice(batches, count):
         if len(images) != batch:
-            raise DataError(f"too few training images for batches of {batch}; use more or smaller")
+            raise DataError(
+                f"too few training images for batches of {batch}; use more images or "
+                "smaller batches"
+            )
 
 
 def _batches(data: DatasetPair, recipe: Recipe, seed: int) -> Iterator[Any]:

@@ -76,7 +76,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
 
 app = typer.Typer(
     name="convnext-study",
-    help="The road from ResNet-50 to ConvNeXt: every step a network to count, train and compare.",
+    help=("The road from ResNet-50 to ConvNeXt: build, count, train and compare every step."),
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
@@ -161,7 +161,8 @@ def _check_words(arguments: list[str]) -> None:
             raise UserError(f"{option or before}: the value is empty; give one, or leave it out")
         if not argument.isascii() and argument.encode("utf-8", "replace").decode() != argument:
             raise UserError(
-                f"{argument}: cannot be read in this locale; set one of UTF-8, as in LC_ALL=C.UTF-8"
+                f"{argument}: cannot be decoded in this locale; set a UTF-8 locale, for example "
+                "LC_ALL=C.UTF-8"
             )
 
 

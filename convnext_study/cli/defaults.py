@@ -64,7 +64,7 @@ def project_defaults(
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a TOML file that can be read ({error})") from None
+        raise UserError(f"{path}: not a readable TOML file ({error})") from None
     defaults: dict[str, dict[str, Any]] = {name: {} for name in commands}
     tables = {key: value for key, value in values.items() if isinstance(value, dict)}
     for key, value in values.items():
@@ -89,15 +89,15 @@ def _set(
     name = key.removeprefix("--").replace("_", "-")
     accepting = [command for command, options in commands.items() if name in options]
     if not accepting or not isinstance(value, str | int | float | bool):
-        raise UserError(f"{path}: {key}: no option takes this; name one of a command's --help")
+        raise UserError(f"{path}: {key}: not an option; use an option name from a command's --help")
     if value == "":
         raise UserError(f"{path}: {key}: the value is empty; give one, or leave it out")
     if isinstance(value, str) and any(word.strip().endswith(".py") for word in value.split(",")):
-        raise UserError(f"{path}: {key}: names a Python file; give it on the command line")
+        raise UserError(f"{path}: {key}: names a Python file; pass it on the command line instead")
     for command in accepting:
         parameter, turns_on = commands[command][name]
         if not turns_on and not isinstance(value, bool):
-            raise UserError(f"{path}: {key}: is true or false")
+            raise UserError(f"{path}: {key}: must be true or false")
         defaults[command][parameter] = value if turns_on else not value
 
 

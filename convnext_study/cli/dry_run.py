@@ -223,14 +223,14 @@ def _notes(
     peaks = "/".join(sorted({f"{run.cost.mfu:g} of {run.cost.peak_tflops:g}" for run in runs}))
     notes += [RULE, *([BOUND] if any(run.cost.is_bound for run in runs) else [])]
     notes.append(
-        f"time on GPUs is arithmetic alone, at {peaks} TFLOP/s that an {gpu.name} has at its peak; "
-        "set both with --gpu and --mfu"
+        f"GPU time counts arithmetic only, at {peaks} TFLOP/s peak of an {gpu.name}; set both "
+        "with --gpu and --mfu"
     )
     if files := [run.cost for run in runs if run.cost.cores is not None]:
         slowest = max(files, key=lambda cost: cost.cores or 0)
         notes.append(
-            f"reading {slowest.images_per_second:.0f} images/s for each GPU ({slowest.step}) takes "
-            f"{slowest.cores:.1f} cores: with fewer the GPUs wait"
+            f"reading {slowest.images_per_second:.0f} images/s per GPU ({slowest.step}) takes "
+            f"{slowest.cores:.1f} cores; with fewer, the GPUs wait"
         )
     notes += _memory_notes(runs, gpu)
     if resources is None:
@@ -244,16 +244,18 @@ def _notes(
         )
         left = [run.left * rate for run, rate in zip(runs, cpu_seconds or (), strict=False)]
         if left:
-            notes.append(f"what is left on this CPU, by a few steps: {wall(left, resources.jobs)}")
+            notes.append(
+                f"remaining time on this CPU, from a few timed steps: {wall(left, resources.jobs)}"
+            )
     else:
         hours = [HOURS * run.left * run.cost.wall_hours for run in runs]
         per_run = plural(hardware.gpus, "GPU")
-        notes.append(f"what is left on {per_run} per run: {wall(hours, resources.jobs)}")
+        notes.append(f"remaining time on {per_run} per run: {wall(hours, resources.jobs)}")
     seconds = {record.run.id: record.result.seconds for record in study.records() if record.result}
     if spent := sum(run.cost.flops for run in runs if run.cost.run in seconds):
         rate = sum(seconds.values()) / spent
         left = [rate * run.left * run.cost.flops for run in runs]
-        speed = f"at the speed of the {len(seconds)} finished here"
+        speed = f"remaining time at the speed of the {len(seconds)} finished runs"
         notes.append(f"{speed}: {wall(left, resources.jobs)}")
     return notes
 
@@ -267,8 +269,9 @@ def _memory_notes(runs: Sequence[PlannedRun], gpu: Gpu) -> list[str]:
     if not runs:
         return []
     notes = [
-        f"image: what a training step keeps of one; fit: images at a time in {USABLE:.0%} of "
-        f"the {gpu.memory} GB of an {gpu.name}, beside weights, gradients and moments"
+        "image: memory that a training step keeps per image; fit: images at a time in "
+        f"{USABLE:.0%} of the {gpu.memory} GB of an {gpu.name}, beside weights, gradients and "
+        "moments"
     ]
     costs = [run.cost for run in runs]
     over = [cost for cost in costs if (cost.images_that_fit or 0) < cost.micro_batch_size]

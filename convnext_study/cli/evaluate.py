@@ -43,44 +43,49 @@ MODEL, IMAGES = "Model", "Images"
 class CodeOptions:
     """Which code of a run's record may be run."""
 
-    code: Path | None = option(MODEL, "Python file with the builder that the run's record names.")
-    trust: bool = option(MODEL, "Run the code and open the data that the record names.", False)
+    code: Path | None = option(MODEL, "Python file with the builder named in the run's record.")
+    trust: bool = option(MODEL, "Run the code and open the data named in the record.", False)
 
 
 @dataclass(frozen=True)
 class EvalOptions(CodeOptions):
     """The options of ``eval``."""
 
-    weights: Path | None = option(MODEL, "State dict for a model by name: .safetensors or .pth.")
-    eval_weights: Literal["raw", "ema"] | None = option(
-        MODEL, "Of a file with both. (default: ema, the averaged, as timm takes them)"
+    weights: Path | None = option(
+        MODEL, "State dict for a model given by name: .safetensors or .pth."
     )
-    pretrained: bool = option(MODEL, "Fetch the released weights.", False)
-    data: str | None = option(IMAGES, "As in training. (default: what the run was trained on)")
+    eval_weights: Literal["raw", "ema"] | None = option(
+        MODEL,
+        "Which weights to use from a file with both. (default: ema, the averaged ones, as in timm)",
+    )
+    pretrained: bool = option(MODEL, "Download the released weights.", False)
+    data: str | None = option(IMAGES, "Data set, named as in training. (default: the run's data)")
     image_size: int | None = count(IMAGES, PIXELS, LEAST_PIXELS, MOST_PIXELS)
     crop_pct: float | None = option(
-        IMAGES, "Crop over resized side.", min=0.05, max=1, callback=finite
+        IMAGES, "Crop size over resized size.", min=0.05, max=1, callback=finite
     )
     corrupt_images: OnCorruptImage = option(IMAGES, CORRUPT, "stop")
     device: str | None = option(MACHINE, DEVICE)
-    batch_size: int = option(MACHINE, "Images at a time.", 128, min=1, max=MOST_IMAGES)
+    batch_size: int = option(MACHINE, "Images per batch.", 128, min=1, max=MOST_IMAGES)
     workers: int | None = count(
-        MACHINE, "Processes that read images. (default: one per core, with a GPU)", least=0
+        MACHINE, "Data-loading processes. (default: one per core, with a GPU)", least=0
     )
-    compile: bool = option(MACHINE, "Use torch.compile: a minute first, then faster.", False)
+    compile: bool = option(
+        MACHINE, "Use torch.compile: takes a minute to start, then is faster.", False
+    )
     as_json: bool = option(OTHER, "Print JSON, for machines.", False, "--json")
 
 
 @with_options
 def evaluate(
     model: Annotated[
-        str, typer.Argument(help="A run's folder, a timm model's name, or torchvision:NAME.")
+        str, typer.Argument(help="A run's folder, a timm model name, or torchvision:NAME.")
     ],
     options: EvalOptions,
 ) -> None:
-    """Measure top-1 and top-5 accuracy on a validation set, with 95 % intervals.
+    """Evaluate top-1 and top-5 accuracy on a validation set, with 95 % intervals.
 
-    A run of another task is measured by its own metrics.
+    Runs of other tasks are evaluated with their own metrics.
     """
     from convnext_study.data import open_data
     from convnext_study.data.dataset import DataError
@@ -93,7 +98,7 @@ def evaluate(
     loaded = _load_model(model, options)
     uri = options.data or data_of(loaded, options.trust)
     if uri is None:
-        raise UserError(f"{model}: on what? Name a data set, as in --data folder:PATH")
+        raise UserError(f"{model}: no data set given; add one, for example --data folder:PATH")
     device, workers = pick_device(options.device), options.workers
     if workers is None:  # in-memory data ignores it
         workers = 0 if device == "cpu" else choose_workers(cores())
@@ -108,7 +113,9 @@ def evaluate(
     classifies = loaded.is_classifier
     if not classifies and (options.image_size or options.crop_pct):
         name = "--image-size" if options.image_size else "--crop-pct"
-        raise UserError(f"{name}: {model} is measured on images as its task has them")
+        raise UserError(
+            f"{name}: does not apply to {model}, whose task determines how images are evaluated"
+        )
     result: EvalResult | TaskResult
     try:
         if classifies:
@@ -126,7 +133,7 @@ def evaluate(
         if options.data or loaded.run is None:
             raise
         where = f"--data {loaded.run.data.partition(':')[0]}:PATH"
-        raise DataError(f"{error}; if it was moved, name it: {where}") from None
+        raise DataError(f"{error}; if the data was moved, pass its new location: {where}") from None
     if options.as_json:
         print_json(result.to_dict())
     else:
@@ -146,7 +153,7 @@ def _load_model(model: str, options: EvalOptions) -> LoadedModel:
         return load_named(model, weights=weights, pretrained=pretrained, kind=kind)
     if weights or pretrained or kind:
         raise UserError(
-            f"{model}: a run has its own weights; leave --weights, --eval-weights and --pretrained"
+            f"{model}: a run has its own weights; remove --weights, --eval-weights and --pretrained"
         )
     return load_run(folder, trust=options.trust, code=options.code)
 
@@ -171,8 +178,8 @@ def _facts(result: EvalResult) -> dict[str, str]:
         "precision": result.precision,
         "top-1": _line(result.top1, result.images),
         "top-5": _line(result.top5, result.images) if result.top5 else "five classes or fewer",
-        "speed": f"{result.images_per_s:.0f} images/s, reading included",
-        "interval": "95 %, Wilson; covers the choice of test images, not another training seed",
+        "speed": f"{result.images_per_s:.0f} images/s, including reading",
+        "interval": ("95 %, Wilson; for the choice of test images, not for another training seed"),
     }
 
 
@@ -216,15 +223,17 @@ def _print(facts: Mapping[str, str], notes: tuple[str, ...]) -> None:
 class ExportOptions(CodeOptions):
     """The options of ``export``."""
 
-    to: str = option(OTHER, "hf (a folder for timm and the hub), safetensors, onnx or pt2.", "hf")
-    out: Path | None = option(OTHER, "Folder to write. (default: RUN/export-KIND)")
+    to: str = option(
+        OTHER, "Format: hf (a folder for timm and the Hub), safetensors, onnx or pt2.", "hf"
+    )
+    out: Path | None = option(OTHER, "Output folder. (default: RUN/export-KIND)")
 
 
 @with_options
 def export(
     run: Annotated[Path, typer.Argument(help="A run's folder.")], options: ExportOptions
 ) -> None:
-    """Write a run's network with its card, and check that what was written gives its outputs."""
+    """Write a run's network and its model card, read it back, and compare outputs."""
     from convnext_study.evaluation.load_run import load_run
     from convnext_study.export.formats import ANY_NETWORK, FORMATS, export_model
     from convnext_study.export.weights import is_row
@@ -235,8 +244,8 @@ def export(
     loaded = load_run(run, trust=options.trust, code=options.code)
     if to not in ANY_NETWORK and not is_row(loaded.net):
         raise UserError(
-            f"{run}: a {type(loaded.net).__name__} that is no row of a road map cannot be built "
-            f"from {to}; use --to {' or '.join(ANY_NETWORK)}"
+            f"{run}: a {type(loaded.net).__name__} is not a row of a road map and cannot be "
+            f"rebuilt from {to}; use --to {' or '.join(ANY_NETWORK)}"
         )
     data_of(loaded, options.trust)
     transform, shape = loaded.transform, None
@@ -245,15 +254,15 @@ def export(
         transform = loaded.transform
     if transform.mean is None or transform.std is None:
         raise UserError(
-            f"{run}: the data it was trained on cannot be opened, and with it go the mean and "
-            "standard deviation that its images need; put the data back where it was"
+            f"{run}: the training data cannot be opened, so the normalisation of its images is "
+            "unknown; restore the data"
         )
     folder = options.out or run / f"export-{to}"
     written = export_model(loaded.net, to, folder, transform, _results(loaded, run), shape)
     print(f"{written.folder}: {', '.join(written.files)}")
     print(
-        f"outputs agree: largest difference {written.difference:.2g}, "
-        f"of outputs up to {written.largest:.3g}"
+        f"outputs agree: largest difference {written.difference:.2g}, for outputs up to "
+        f"{written.largest:.3g}"
     )
     for note in loaded.notes:
         print(f"note: {note}")

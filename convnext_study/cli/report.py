@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of one study or of several.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of one or more studies.")],
     out: Annotated[
-        Path | None, typer.Option(help="Where the report goes. (default: FOLDER/report)")
+        Path | None, typer.Option(help="Output folder. (default: FOLDER/report)")
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Write the page again while the study runs.")
+        bool, typer.Option("--watch", help="Rewrite the page while the study runs.")
     ] = False,
     every: Annotated[
-        int, typer.Option(min=1, max=86_400, help="Seconds between looks, with --watch.")
+        int, typer.Option(min=1, max=86_400, help="Seconds between checks, with --watch.")
     ] = 5,
     any_commit: Annotated[
-        bool, typer.Option("--any-commit", help="Average runs of different commits.")
+        bool, typer.Option("--any-commit", help="Average runs from different commits too.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a study's report: one HTML page that opens from disk, figures, and tables.
+    """Write a study's report: one self-contained HTML page, figures, and tables.
 
-    The page loads nothing from elsewhere. Beside it stand figures as SVG, PDF and PNG, and tables
-    as CSV, Markdown and LaTeX. With --watch it goes on until Ctrl-C.
+    Figures are SVG, PDF and PNG; tables are CSV, JSON, Markdown and LaTeX. With --watch, the page
+    is updated until Ctrl-C.
     """
     from convnext_study.cli.reproduce import commands
     from convnext_study.report.tables.results import results_table
@@ -78,12 +78,12 @@ def _watch(folder: Path, write: Callable[[], tuple[Path, StudyFolder]], every: i
                 path, loaded = write()
                 done = sum(len(row.seeds) for study in loaded.studies for row in study.rows)
                 stamp = time.strftime("%H:%M:%S")
-                line = f"{stamp}  {path}: {done} finished runs; Ctrl-C ends the watch"
+                line = f"{stamp}  {path}: {done} finished runs; press Ctrl-C to end"
                 typer.echo(line, err=True)  # standard output may be JSON
                 previous = current
             time.sleep(every)
     except KeyboardInterrupt:
-        typer.echo("watch ended: the page as it stands, and figures and tables", err=True)
+        typer.echo("watch ended: writing the final page, figures and tables", err=True)
 
 
 def _state(folder: Path) -> dict[Path, tuple[int, int]]:
@@ -102,25 +102,23 @@ def power(
         float,
         typer.Option(
             callback=finite,
-            help="The difference to see, in the metric's unit; points for percent.",
+            help=("Difference to detect, in the metric's unit; percentage points for percent."),
         ),
     ],
     study: Annotated[
         Path | None,
-        typer.Option(help="Folder with measured seeds. (default: the paper's Table 10)"),
+        typer.Option(help="Folder of a study with several seeds. (default: the paper's Table 10)"),
     ] = None,
     power: Annotated[
-        float, typer.Option(callback=finite, help="How often it is to be seen.")
+        float, typer.Option(callback=finite, help="Power: share of studies that should detect it.")
     ] = 0.8,
-    alpha: Annotated[
-        float, typer.Option(callback=finite, help="The share of false alarms to accept.")
-    ] = 0.05,
+    alpha: Annotated[float, typer.Option(callback=finite, help="Significance level.")] = 0.05,
     steps: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="How many steps are tested together (Holm).")
+        int, typer.Option(min=1, max=1_000_000, help="Number of steps tested together (Holm).")
     ] = 1,
     as_json: Json = False,
 ) -> None:
-    """Say how many seeds each network needs, so that a difference is significant."""
+    """Compute how many seeds each network needs to detect a difference."""
     from convnext_study.report.tables.formatting import percent
     from convnext_study.results.paper import PAPER_METRIC, paper_std
     from convnext_study.results.statistics.power import seeds_needed
@@ -149,8 +147,8 @@ def power(
         return
     size = f"{effect:g} {metric.step_unit}".rstrip()
     typer.echo(
-        f"{needed.seeds} seeds for each network: a true difference of {size} of {metric.label} is "
-        f"then seen in {percent(needed.reached)} of studies."
+        f"{needed.seeds} seeds per network: a true difference of {size} of {metric.label} is then "
+        f"detected in {percent(needed.reached)} of studies."
     )
     typer.echo(needed.assumptions)
 

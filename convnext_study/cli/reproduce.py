@@ -49,7 +49,7 @@ def commands(groups: Sequence[RunGroup], folder: str) -> list[str]:
         lines.append(
             line + shlex.join([*_options(get_roadmap(regime), runs, seeds), "--out", folder])
         )
-        lines.append("# not checked: the records name the kind of study and not its command")
+        lines.append("# not checked: the records name the kind of study, not the command")
     elif len(studies := {run.study for run in runs}) == 1 and studies <= named_studies().keys():
         lines += _study(runs, seeds, folder)
     else:
@@ -64,10 +64,10 @@ def _checkout(records: Sequence[Record]) -> list[str]:
     commits = sorted({str(manifest["commit"]) for manifest in manifests if manifest.get("commit")})
     # What is typed into a shell must be a digest, not one of git's options or a branch.
     if unknown := [record for record in commits if not _COMMIT.fullmatch(record)]:
-        return [f"# made at what is no commit: {', '.join(unknown)}"[:200]]
+        return [f"# made at something that is not a commit: {', '.join(unknown)}"[:200]]
     if len(commits) != 1:
         return [f"# made at {len(commits)} commits: {', '.join(commits)}"] if commits else []
-    note = "  # files of the package differed from it" if commits[0].endswith("+") else ""
+    note = "  # with uncommitted changes in the package" if commits[0].endswith("+") else ""
     return [f"git checkout {shlex.quote(commits[0].removesuffix('+'))}{note}"]
 
 
@@ -91,7 +91,7 @@ def _roadmap(road: Roadmap, runs: Sequence[Run], seeds: str, folder: str) -> lis
             changes=changes,
         )
     except UserError as error:
-        return [line, f"# This asks for other runs than these: {error}"]
+        return [line, f"# This command requests different runs: {error}"]
     requested = [run.model_copy(update={"data_id": runs[0].data_id}) for run in requested]
     keys = {run.key for run in requested}
     other = [run for run in runs if run.key not in keys]
@@ -99,10 +99,14 @@ def _roadmap(road: Roadmap, runs: Sequence[Run], seeds: str, folder: str) -> lis
         by_row = {(run.name, run.seed): run for run in requested}
         nearest = by_row.get((other[0].name, other[0].seed))
         why = f": {differences(other[0], nearest)}" if nearest else ""
-        return [f"# {len(other)} of the {len(runs)} runs differ from what this asks for{why}", line]
+        return [
+            f"# {len(other)} of the {len(runs)} runs differ from those that this "
+            f"command requests{why}",
+            line,
+        ]
     extra = len(keys - {run.key for run in runs})
     note = f" and {extra} more" if extra else ""
-    return [f"# asks for the {len(runs)} runs counted above, by their keys{note}", line]
+    return [f"# requests the {len(runs)} runs counted above, checked by their keys{note}", line]
 
 
 def _study(runs: Sequence[Run], seeds: str, folder: str) -> list[str]:
@@ -118,7 +122,7 @@ def _study(runs: Sequence[Run], seeds: str, folder: str) -> list[str]:
         parts += ["--target", f"{name}{at}{_data(uri)}"]
     return [
         shlex.join([*parts, "--out", folder]),
-        "# not checked: options that changed the recipes, if any did, are not in the records",
+        "# not checked: the records do not show options that changed the recipes",
     ]
 
 

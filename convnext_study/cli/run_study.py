@@ -43,7 +43,7 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
     standard output.
     """
     if options.as_json and not options.dry_run:
-        raise UserError("--json: is of an estimate; add --dry-run, or leave it out")
+        raise UserError("--json: prints an estimate; add --dry-run, or remove it")
     planned = plan(study, options.machine())
     launcher, resources = planned.launcher, planned.resources
     output = output_of(options)
@@ -142,7 +142,7 @@ def _show(study: RunCollection) -> None:
     ledger = [record for record in study.ledger() if is_row(record.run)]
     rows = summarize([record for record in ledger if record.run.study in studies], requested)
     if not any(row.value is not None for row in rows):
-        print("no row is finished yet: no table")
+        print("no row is finished yet, so there is no table")
         return
     show_rows(rows, study.folder)
 

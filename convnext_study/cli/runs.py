@@ -13,11 +13,11 @@ from convnext_study.errors import Busy, RunFailed, UserError
 from convnext_study.runs.files import CHECKPOINT, PREVIOUS
 from convnext_study.runs.records import Record, RecordError, scan
 
-Folder = Annotated[Path, typer.Argument(help="Folder of one study or of several.")]
+Folder = Annotated[Path, typer.Argument(help="Folder of one or more studies.")]
 # Needed only to resume training.
 ONLY_TO_RESUME = ("optimizer", "scaler")
 
-app = typer.Typer(help="List runs, and remove what finished ones no longer need.")
+app = typer.Typer(help="List runs, and remove what finished runs no longer need.")
 
 
 def _records(folder: Path) -> list[Record]:
@@ -25,7 +25,7 @@ def _records(folder: Path) -> list[Record]:
     records = list(scan(folder, unreadable)) if folder.is_dir() else []
     warn_of_unreadable(unreadable)
     if not records:
-        raise UserError(f"{folder}: holds no run; name the folder that a training wrote")
+        raise UserError(f"{folder}: contains no runs; name the folder that a training wrote")
     return sorted(records, key=lambda record: record.folder)
 
 
@@ -69,7 +69,7 @@ def list_runs(folder: Folder = Path("runs"), as_json: Json = False) -> None:
 def clean_runs(
     folder: Folder = Path("runs"),
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")
     ] = False,
 ) -> None:
     """Remove what finished runs no longer need: optimizer states and previous checkpoints.
@@ -85,7 +85,7 @@ def clean_runs(
         try:
             freed += _clean(record, dry_run)
         except (RunFailed, Busy, UserError) as error:
-            print(f"convnext-study: warning: left as it is: {error}", file=sys.stderr)
+            print(f"convnext-study: warning: not cleaned: {error}", file=sys.stderr)
     verb = "would be freed" if dry_run else "freed"
     print(f"{size(freed)} of {size(total)} {verb} in {plural(len(done), 'finished run')}")
 

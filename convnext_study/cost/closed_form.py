@@ -74,8 +74,8 @@ def sides(spec: NetSpec, image_size: int) -> tuple[int, ...]:
         lengths.append(side)
     if lengths[-1] < 1:
         raise ImageTooSmall(
-            f"image size: {image_size} is too small, the network shrinks it to nothing; "
-            f"{patch * (1 if isotropic else 2 ** (STAGES - 1))} is enough"
+            f"image size: {image_size} is too small for the strides of this network; use at least "
+            f"{patch * (1 if isotropic else 2 ** (STAGES - 1))}"
         )
     return tuple(lengths)
 

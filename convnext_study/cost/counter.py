@@ -122,8 +122,8 @@ def run_counted(model: nn.Module, image_size: tuple[int, int, int]) -> Cost:
         reason = (str(error).splitlines() or ["no reason given"])[0]
         height, width = image_size[1:]
         raise ImageTooSmall(
-            f"image size: {type(model).__name__} cannot be counted on an image of {height}x{width} "
-            f"({reason:.200}); give a larger one, or mend the network"
+            f"image size: {type(model).__name__} cannot be counted on a {height}x{width} image "
+            f"({reason:.200}); use a larger one, or fix the network"
         ) from error
     finally:
         for hook in hooks:
@@ -203,4 +203,4 @@ def verify_spec(where: str, spec: NetSpec, image_size: int, num_classes: int) ->
     }.items():
         if len(set(counts.values())) > 1:
             details = ", ".join(f"{counter} {number:,}" for counter, number in counts.items())
-            raise CountersDisagree(f"{where}: {unit} disagree between counters: {details}")
+            raise CountersDisagree(f"{where}: counters disagree on {unit}: {details}")

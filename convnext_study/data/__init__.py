@@ -61,7 +61,7 @@ def open_data(
     if source.needs_path and not path:
         raise DataError(f"data {uri!r}: needs a path, as in {scheme}:PATH")
     if path and source.usage == scheme:
-        raise DataError(f"data {uri!r}: there is one such data set; use {scheme}")
+        raise DataError(f"data {uri!r}: takes no path; use {scheme}")
     for name in options:
         if name not in source.options:
             hint = did_you_mean(name, list(source.options))

@@ -136,8 +136,8 @@ def _eight_bits(grey: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     low, high = grey.min(), grey.max()
     if not (low >= 0 and high <= GREY_DEPTHS[-1][0]):  # also true for NaN
         raise ValueError(
-            f"grey values from {low:g} to {high:g}, of which none is known to be black or white; "
-            "scale them to 8 or 16 bits"
+            f"grey values from {low:g} to {high:g}, for which black and white are unknown; scale "
+            "them to 8 or 16 bits"
         )
     if high <= 1:
         return (grey * np.float32(255)).round().astype(np.uint8)
@@ -153,7 +153,6 @@ def _is_elongated(width: int, height: int) -> bool:
 def corrupt_image(name: str, reason: str) -> CorruptImage:
     """The one-line error for an image that cannot be decoded, with what to do."""
     return CorruptImage(
-        f"{name}: not a readable image ({reason}); repair or remove it, or use --corrupt-images "
-        f"skip",
+        f"{name}: cannot be decoded ({reason}); repair or remove it, or use --corrupt-images skip",
         name,
     )

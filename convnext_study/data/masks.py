@@ -101,7 +101,9 @@ class MaskedImages:
     def mask(self, index: int) -> Labels:
         """The mask alone, (H, W), with labels as stored. Raises CorruptImage."""
         if self._sizes[index, 1] < 0:
-            raise self._unusable(index, f"is missing, the mask of {self._images[index]}")
+            raise self._unusable(
+                index, f"is missing, but {self._images[index]} needs it as its mask"
+            )
         path = self.mask_path(index)
         return decode_mask(read_bytes(path), path)
 
@@ -160,14 +162,15 @@ class MaskedImages:
         for index in np.flatnonzero(has_label[:, classes:IGNORE].any(1)).tolist():
             label = classes + int(has_label[index, classes:IGNORE].argmax())
             reason = (
-                f"holds label {label}; there are {classes} classes, from 0, and {IGNORE} is ignored"
+                f"has label {label}, but there are {classes} classes, numbered from 0 ({IGNORE} "
+                "is ignored)"
             )
             path = self.mask_path(index)
             self.bad[index] = self._unusable(index, reason)
             if label == classes:
                 self.bad[index] = CorruptImage(
-                    f"{path}: {reason}; where masks count from 1, subtract 1 from every one (0 "
-                    f"becomes {IGNORE}), else name that class too, or take it out of the mask",
+                    f"{path}: {reason}; if masks count from 1, subtract 1 everywhere (0 becomes "
+                    f"{IGNORE}); otherwise name that class too, or remove it from the mask",
                     path,
                 )
             if on_corrupt == "stop" or len(self.bad) == len(self) or (shifted and label == classes):
@@ -195,9 +198,9 @@ class MaskedImages:
             ):
                 path = self._path(self._images, index)
                 raise CorruptImage(
-                    f"{path}: EXIF orientation {orientation} turns it for viewers and not here, so "
-                    "its mask may lie otherwise; turn its pixels (PIL.ImageOps.exif_transpose), or "
-                    f"remove the tag where the mask fits them, {_SKIP}",
+                    f"{path}: has EXIF orientation {orientation}, which is not applied here, so "
+                    "its mask may not match; rotate its pixels (PIL.ImageOps.exif_transpose), or "
+                    f"remove the tag if the mask fits the stored pixels, {_SKIP}",
                     path,
                 )
             self._check_size(index, mask, height, width)
@@ -219,7 +222,7 @@ class MaskedImages:
     def _check_size(self, index: int, mask: Labels, height: int, width: int) -> None:
         if mask.shape != (height, width):
             size = f"{mask.shape[1]}x{mask.shape[0]}"
-            raise self._unusable(index, f"is {size} pixels, and its image {width}x{height}")
+            raise self._unusable(index, f"is {size} pixels, but its image is {width}x{height}")
 
     def _path(self, names: Names, index: int) -> str:
         return os.path.join(self._folder, names[index])  # noqa: PTH118
@@ -242,18 +245,20 @@ def decode_mask(content: bytes, name: str) -> Labels:
     problem = ""
     if codec != "PNG":
         problem = (
-            f"holds {codec} and no PNG, so labels may have been changed; save masks as PNG files "
-            f"from what they were drawn in"
+            f"is a {codec} file, not PNG, so labels may have been altered; save masks as PNG from "
+            "the original annotation"
         )
     elif mask.ndim != 2:
         channels_equal = (mask[..., :3] == mask[..., :1]).all() if mask.shape[2] > 2 else True
-        problem = "a mask holds one number a pixel, and this one colours; " + (
-            "its channels are equal: keep the first alone (in Pillow getchannel(0))"
+        problem = "has several channels, but a mask needs one class number per pixel; " + (
+            "the channels are equal, so keep only the first (in Pillow getchannel(0))"
             if channels_equal
-            else "give each colour its class's number, as a grey value or palette index from 0"
+            else (
+                "replace each colour with its class number, as a grey value or palette index from 0"
+            )
         )
     elif mask.size and (mask.min() < 0 or mask.max() > IGNORE):
-        problem = f"holds label {mask.max()}; the largest is {IGNORE}, which is ignored"
+        problem = f"has label {mask.max()}; the largest is {IGNORE}, which is ignored"
     if problem:
         raise CorruptImage(f"{name}: {problem}; {_SKIP}", name)
     mask = mask.astype(np.uint8)
@@ -268,15 +273,15 @@ def masked_data(train: MaskedImages, val: MaskedImages, classes: tuple[str, ...]
     for part, use in ((train, "learn from"), (val, "measure")):
         if not part.labels:
             raise DataError(
-                f"{part.mask_folder}: no pixel has a class, all are ignored, so there is nothing "
-                f"to {use}; masks hold for each pixel the number of its class"
+                f"{part.mask_folder}: all pixels are ignored, so there is nothing to {use}; masks "
+                "need a class number for each pixel"
             )
     for label in sorted({*val.labels} - {*train.labels}):
         mask = val.mask_path(int(val.has_label[:, label].argmax()))
         raise DataError(
-            f"{mask}: holds class {_named([label], classes)}, and no mask in {train.mask_folder} "
-            "does, so it cannot be learned; train on images that show it, or mark its pixels as "
-            f"ignored ({IGNORE})"
+            f"{mask}: has class {_named([label], classes)}, but no mask in {train.mask_folder} "
+            "does, so it cannot be learned; add training images that show it, or mark its pixels "
+            f"as ignored ({IGNORE})"
         )
     shape = val.shape()
     return DatasetPair(classes, padded_side(max(shape)), train, val, shape=shape, one_size=False)
@@ -293,23 +298,26 @@ def check_numbers(train: MaskedImages, val: MaskedImages, names: Sequence[str]) 
     for part in (train, val):
         if part.labels == [0] and part.has_label[:, IGNORE].any():
             raise DataError(
-                f"{part.mask_folder}: masks hold 0 and {IGNORE} alone, and {IGNORE} is ignored; "
-                f"write 1 in place of {IGNORE}"
+                f"{part.mask_folder}: masks contain only 0 and {IGNORE}, and {IGNORE} is ignored; "
+                f"replace {IGNORE} with 1"
             )
     labels = train.labels
     count = len(names) or max(labels, default=0) + 1
     missing = [label for label in range(max(count, 2)) if label not in labels]
     if not missing or not labels:
         return
-    remedy = "number the classes from 0 on without gaps, two at least"
+    remedy = "number at least two classes from 0 without gaps"
     if labels[0] == 0 and len(labels) == 2 and count > 2 and not names:
-        remedy = f"write 1 in place of {labels[1]}"
+        remedy = f"replace {labels[1]} with 1"
     elif labels[0] == 1:
         remedy = f"count from 0: subtract 1 from every mask (0 becomes {IGNORE}, which is ignored)"
     elif names:
-        remedy = "name in classes.txt those that training masks show, in the order of their numbers"
+        remedy = (
+            "list in classes.txt the classes that occur in training masks, in the "
+            "order of their numbers"
+        )
     raise DataError(
-        f"{train.mask_folder}: no pixel is of class {_named(missing, names)}, masks hold "
+        f"{train.mask_folder}: no pixel has class {_named(missing, names)}; masks contain "
         f"{_named(labels)}; {remedy}"
     )
 

@@ -80,9 +80,11 @@ def pack(
     parts: dict[str, EncodedImages] = {}
     for name, images in (("train", data.train), ("val", data.val)):
         if isinstance(images, PackedImages):
-            raise DataError(f"data {uri!r}: is packed already; pack the image files it was made of")
+            raise DataError(f"data {uri!r}: is already packed; pack the original image files")
         if not isinstance(images, EncodedImages):
-            raise DataError(f"data {uri!r}: is no image files; only those are packed")
+            raise DataError(
+                f"data {uri!r}: does not consist of image files; only those can be packed"
+            )
         parts[name] = images
     wanted = PackFile(
         side=packing.side,
@@ -97,7 +99,7 @@ def pack(
             return _pack(_Packer(parts, out, packing), wanted, jobs, report)
     except locks.Held as error:
         remedy = f"wait for it or stop it{error.cure}"
-        raise Busy(f"{out}: {error.holder} packs into it; {remedy}") from None
+        raise Busy(f"{out}: {error.holder} is packing into it; {remedy}") from None
 
 
 def _pack(
@@ -170,8 +172,8 @@ class _Packer:
                 if not isinstance(error, BrokenProcessPool):
                     raise
                 raise RunFailed(
-                    f"{self.out}: a process that packs was killed; rerun the same command to go "
-                    "on, with fewer --jobs where memory is short"
+                    f"{self.out}: a packing process was killed; rerun the same command to resume, "
+                    "with fewer --jobs if memory is short"
                 ) from None
 
     def make(self, shard: tuple[str, int]) -> int:

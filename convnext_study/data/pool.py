@@ -98,14 +98,14 @@ class Readers:
                     raise images
                 yield images
                 if current_round != self._round:
-                    raise RuntimeError("these images were given up when others were requested")
+                    raise RuntimeError("these images were dropped when others were requested")
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker"):
                 raise
             self.close()
             self.failure = (
-                f"a process that reads images ended ({str(error).splitlines()[0]}); where memory, "
-                "or shared memory in a container, is short, use fewer --workers"
+                f"a data reader ended ({str(error).splitlines()[0]}); if memory, or shared memory "
+                "in a container, is short, use fewer --workers"
             )
         for request in requests[yielded:]:
             yield self._parts[request.part].read(request.indices, request.epoch)

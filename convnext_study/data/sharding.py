@@ -23,7 +23,9 @@ class BatchSharding:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
-            raise UserError(f"rank {self.rank}: there are {self.world_size} processes, from 0")
+            raise UserError(
+                f"rank {self.rank}: there are {self.world_size} processes, numbered from 0"
+            )
         if self.micro_batch_size is not None and self.micro_batch_size < 1:
             raise UserError(f"micro batch {self.micro_batch_size}: must be at least 1 image")
 
@@ -51,13 +53,13 @@ def accum_steps(batch: int, sharding: BatchSharding, *, even: bool = False) -> i
     what = f"global_batch_size {batch}, {sharding}"
     if remainder:
         raise UserError(
-            f"global_batch_size {batch} does not divide among {sharding.world_size} processes; "
-            f"nearest that do: {_multiples_near(batch, sharding.world_size)}"
+            f"global_batch_size {batch} cannot be divided among {sharding.world_size} processes; "
+            f"the nearest that can: {_multiples_near(batch, sharding.world_size)}"
         )
     if even and mine % 2:
         raise UserError(
-            f"{what}: Mixup and CutMix mix images in pairs, and each process has {mine}; "
-            f"nearest global_batch_size with pairs for all: "
+            f"{what}: Mixup and CutMix mix images in pairs, but each process has {mine}; nearest "
+            "global_batch_size with whole pairs: "
             f"{_multiples_near(batch, 2 * sharding.world_size)}"
         )
     limit = sharding.micro_batch_size or mine
@@ -86,8 +88,8 @@ def split_batch(
     if remainder or (group is not None and size % 2):  # a data set smaller than the batch
         pairs = "" if group is None else " of pairs, which Mixup and CutMix mix,"
         raise UserError(
-            f"global_batch_size {batch}: the data has only {count} training images, which do not "
-            f"divide into {pieces} equal pieces{pairs} for {sharding}; make it smaller"
+            f"global_batch_size {batch}: the data has only {count} training images, which cannot "
+            f"be divided into {pieces} equal pieces{pairs} for {sharding}; use a smaller batch"
         )
     own = range(sharding.rank * mine, (sharding.rank + 1) * mine)
     if group is not None:

@@ -154,7 +154,7 @@ class SampleReader:
                 bad = bad or error.name
         if self.seed is None:
             return None, bad
-        raise DataError(f"{bad} and the {tries - 1} images after it cannot be read")
+        raise DataError(f"{bad} and the {tries - 1} images after it cannot be decoded")
 
 
 def stacked(labels: Sequence[Target]) -> list[int] | Tensor:

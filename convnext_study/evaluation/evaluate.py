@@ -114,7 +114,7 @@ def evaluate_by_task(loaded: LoadedModel, uri: str, runtime: Runtime) -> TaskRes
         ScoresError: its output for an image is not finite.
     """
     if loaded.run is None:
-        raise EvaluationError(f"{loaded.name}: was not trained here, so no task is known")
+        raise EvaluationError(f"{loaded.name}: was not trained here, so its task is unknown")
     runtime.apply()
     task = make_task(loaded.run.model_copy(update={"data": uri}), runtime)
     if task.num_classes not in (None, loaded.classes):
@@ -142,8 +142,8 @@ def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtim
     """
     if loaded.classes != data.num_classes:
         raise EvaluationError(
-            f"{loaded.name} tells {loaded.classes} classes apart, {data.uri} has "
-            f"{data.num_classes}: its accuracy there means nothing"
+            f"{loaded.name} distinguishes {loaded.classes} classes, {data.uri} has "
+            f"{data.num_classes}: its accuracy there is meaningless"
         )
     loaded.check_names(data.uri, digest_of_names(data.classes))
     task = _Ranked(loaded, data, batch, runtime)
@@ -184,7 +184,7 @@ def _measure(task: Any, loaded: LoadedModel, uri: str, runtime: Runtime) -> Eval
         with autocast_of(loaded.precision, runtime.device):
             return evaluate_task(task, net, _check_readers)
     except ScoresError as error:
-        raise ScoresError(f"{loaded.name} on {uri}: {error}, so it has no result") from None
+        raise ScoresError(f"{loaded.name} on {uri}: {error}, so there is no result") from None
 
 
 def _check_readers() -> None:
@@ -235,7 +235,7 @@ class _Ranked(Classification):
     def scores(self, model: nn.Module, images: Tensor) -> Sequence[Tensor]:
         logits = network_output(model, images, self.run.name)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
-            raise EvaluationError(f"{self.run.name}: answers with no matrix of class scores")
+            raise EvaluationError(f"{self.run.name}: does not return a matrix of class scores")
         return [logits.float()]
 
     def measure(self, exits: Sequence[Tensor], labels: Tensor) -> Evidence:
@@ -256,14 +256,14 @@ def left_out(corrupt: int, images: int) -> list[str]:
     """Notes on images that could not be read."""
     if not corrupt:
         return []
-    return [f"{corrupt} of {corrupt + images} validation images cannot be read and are left out"]
+    return [f"{corrupt} of {corrupt + images} validation images cannot be decoded and are left out"]
 
 
 def _transform(loaded: LoadedModel, data: DatasetPair) -> str:
     transform = loaded.transform
     size = transform.image_size or data.size
     if transform.crop_pct == 1.0 and size == data.size and data.size < 224:
-        return f"the images as they are, {size} by {size}"
+        return f"the images unresized, {size} by {size}"
     return str(dataclasses.replace(transform, image_size=size))
 
 
@@ -272,13 +272,15 @@ def _measured_on(data: DatasetPair, images: int) -> str:
     scope = f"the {images} validation images of {data.uri}, {data.num_classes} classes"
     if (images, data.num_classes) == IMAGENET[1:3]:
         return (
-            f"{scope}: as many as ImageNet-1K's validation set has; if they are that, the paper's "
-            "figures compare"
+            f"{scope}: as many as in ImageNet-1K's validation set; if it is that set, the result "
+            "is comparable with the paper's"
         )
-    return f"{scope}. This is not ImageNet-1K: no figure of the paper compares"
+    return f"{scope}. This is not ImageNet-1K: the result is not comparable with the paper's"
 
 
 def _notes(loaded: LoadedModel, data: DatasetPair) -> list[str]:
     if loaded.run is None or loaded.class_names is not None or loaded.run.data == data.uri:
         return []
-    return [f"trained on {loaded.run.data}: that its classes are these, in this order, is assumed"]
+    return [
+        f"trained on {loaded.run.data}: assuming that these classes are the same, in the same order"
+    ]

@@ -62,7 +62,9 @@ def load_named(
     if weights and pretrained:
         raise EvaluationError("give --weights or --pretrained, not both")
     if kind and weights is None:
-        raise EvaluationError("--eval-weights is for a file; give --weights, or leave it")
+        raise EvaluationError(
+            "--eval-weights applies to a weight file; add --weights, or remove it"
+        )
     load = _torchvision if name.startswith(TORCHVISION) else _timm
     if weights is None:
         return load(name, None, pretrained)
@@ -85,8 +87,8 @@ def _description(path: Path, read: Weights) -> dict[str, Any]:
     if read.others:
         other, kind = ("averaged", "ema") if read.kind == "raw" else ("raw", "raw")
         fields["notes"] = (
-            f"{path.name} also holds {other} weights ({read.others}), which --eval-weights {kind} "
-            "takes",
+            f"{path.name} also contains {other} weights ({read.others}), which --eval-weights "
+            f"{kind} selects",
         )
     return fields
 
@@ -98,7 +100,9 @@ def _timm(name: str, file_weights: FileWeights | None, pretrained: bool) -> Load
     from convnext_study.models.lean_timm import timm
 
     if not timm.is_model(name):
-        raise EvaluationError(f"{name}: no run folder and no timm model{nearest_of_timm(name)}")
+        raise EvaluationError(
+            f"{name}: neither a run folder nor a timm model{nearest_of_timm(name)}"
+        )
     keywords = _fields(file_weights[1]) if file_weights and name.startswith("roadmap_") else {}
 
     def make(**kwargs: Any) -> Any:
@@ -114,7 +118,7 @@ def _timm(name: str, file_weights: FileWeights | None, pretrained: bool) -> Load
     if pretrained and not any(
         released.get(key) for key in ("url", "file", "hf_hub_id", "state_dict")
     ):
-        raise EvaluationError(f"{name}: nobody has released weights under this name; use --weights")
+        raise EvaluationError(f"{name}: no weights were released under this name; use --weights")
     config = timm.data.resolve_model_data_config(net)
     _check_transform(name, config)
     return LoadedModel(
@@ -129,7 +133,7 @@ def _timm(name: str, file_weights: FileWeights | None, pretrained: bool) -> Load
             std=tuple(config["std"]),
             crop_mode=config["crop_mode"],
         ),
-        weights="released, by timm" if pretrained else RANDOM,
+        weights="released, from timm" if pretrained else RANDOM,
     )
 
 
@@ -161,7 +165,7 @@ def _torchvision(name: str, file_weights: FileWeights | None, pretrained: bool) 
     entries = {entry.name: entry for entry in models.get_model_weights(short)}
     tag = tag or next(iter(entries))
     if tag not in entries:
-        raise EvaluationError(f"{name}: no such weights; there are {', '.join(entries)}")
+        raise EvaluationError(f"{name}: no such weights; available: {', '.join(entries)}")
     entry = entries[tag]
 
     def make(**kwargs: Any) -> Any:
@@ -237,6 +241,6 @@ def _resolves(host: str) -> bool:
 
 def _unreachable(name: str, error: Exception) -> Unreachable:
     return Unreachable(
-        f"{name}: its weights cannot be fetched ({first_line(error).strip():.160}); connect to "
-        "the network, or fetch them elsewhere and give the file with --weights"
+        f"{name}: its weights cannot be downloaded ({first_line(error).strip():.160}); connect to "
+        "the network, or download them elsewhere and pass the file with --weights"
     )

@@ -50,8 +50,8 @@ class LoadedModel:
         """Raises EvaluationError if the data's class names have another digest."""
         if None not in (self.class_names, names) and self.class_names != names:
             raise EvaluationError(
-                f"{self.name}: was trained on classes of other names, or in another order, than "
-                f"{uri} has: its results there mean nothing; name and order them as they were"
+                f"{self.name}: was trained on other class names, or another order, than {uri} "
+                "has, so its results there are meaningless; restore the names and their order"
             )
 
     @property
@@ -93,7 +93,7 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
     calls = allowed_calls(run, trust=trust, code=code)
     saved = checkpoint_file.load(folder, notes.append)
     if saved is None:
-        raise EvaluationError(f"{folder}: no checkpoint that can be read; train the run first")
+        raise EvaluationError(f"{folder}: no readable checkpoint; train the run first")
     # The weights whose accuracy is the run's result: raw or averaged, as in its recipe.
     state = dict(saved["model_ema" if recipe.eval_weights == "ema" else "model"])
     epochs = len(saved["state"]["history"])
@@ -142,7 +142,7 @@ def _open(run: Run, trust: bool, notes: list[str]) -> DatasetPair | None:
         if trusted and (data := open_data(run.data, val_alone=True)):
             notes.append(f"only the validation part of its data can be opened ({reason})")
             return data
-    notes.append(f"the data it was trained on cannot be opened ({reason})")
+    notes.append(f"the training data cannot be opened ({reason})")
     return None
 
 
@@ -184,7 +184,9 @@ def classifier_of(net: Any) -> tuple[str, Tensor]:
     names = {id(weight): name for name, weight in net.named_parameters()}
     matrices = [weight for weight in head.parameters() if weight.ndim > 1 and id(weight) in names]
     if not matrices:
-        raise EvaluationError(f"{type(net).__name__}: has no classifier to count classes by")
+        raise EvaluationError(
+            f"{type(net).__name__}: has no classifier, so its classes cannot be counted"
+        )
     return names[id(matrices[-1])], matrices[-1]
 
 

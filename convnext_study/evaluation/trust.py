@@ -105,12 +105,14 @@ def _checked(run: Run, model: ModelRef, trust: bool, code: Path | None) -> dict[
                 try:
                     inner = ModelRef.model_validate(value)
                 except ValidationError:
-                    raise TrustError(f"{run.id}: its record names no network within") from None
+                    raise TrustError(
+                        f"{run.id}: its record does not name the inner network"
+                    ) from None
                 _checked(run, inner, trust, code)
             elif not trust:
                 _check_words(run, value)
         if not trust and args.get("pretrained"):
-            raise TrustError(f"{run.id}: its record asks to fetch weights; {_HELP}")
+            raise TrustError(f"{run.id}: its record requests a download of weights; {_HELP}")
     return args
 
 
@@ -140,12 +142,12 @@ def check_timm_arguments(where: str, args: dict[str, Any]) -> None:
 
     name = args.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name) or not timm.is_model(name):
-        raise TrustError(f"{where}: its record names {name!r:.100}, no network of timm's; {_HELP}")
+        raise TrustError(
+            f"{where}: its record names {name!r:.100}, which is not a timm network; {_HELP}"
+        )
     for key, value in args.items():
         if key != "name" and not _is_plain(key, value):
-            raise TrustError(
-                f"{where}: its record sets {key!r:.60} of a network of timm's; {_HELP}"
-            )
+            raise TrustError(f"{where}: its record sets {key!r:.60} of a timm network; {_HELP}")
 
 
 def check_data(where: str, uri: str) -> None:
@@ -155,8 +157,8 @@ def check_data(where: str, uri: str) -> None:
     if source is not None and path.partition("/")[0].lower() not in source.unsafe:
         return
     raise TrustError(
-        f"{where}: its record names the data {uri!r:.100}, which may be fetched or run code; name "
-        f"data yourself, as in --data digits, or {_HELP}"
+        f"{where}: its record names the data {uri!r:.100}, which may download or run code; name "
+        f"the data yourself, as in --data digits, or {_HELP}"
     )
 
 
@@ -176,13 +178,13 @@ def _file_arguments(run: Run, model: ModelRef, trust: bool, code: Path | None) -
     if code is not None:
         if file_digest(code) != args.get("sha256"):
             raise TrustError(
-                f"{code}: is not the file that {run.id} was trained with; name that very file"
+                f"{code}: is not the file with which {run.id} was trained; pass the original file"
             )
         return {**args, "file": str(code)}
     if not trust:
         raise TrustError(
-            f"{run.id}: its record asks to run the Python file {str(args.get('file'))!r:.200}; "
-            f"name that very file with --code, or {_HELP}"
+            f"{run.id}: its record requests to run the Python file "
+            f"{str(args.get('file'))!r:.200}; pass that file with --code, or {_HELP}"
         )
     return args
 
@@ -191,8 +193,8 @@ def _check_import(run: Run, reference: str, trust: bool, code: Path | None) -> N
     if not trust and not _is_in(reference, code):
         module = reference.partition(":")[0]
         raise TrustError(
-            f"{run.id}: its record asks to import {module!r:.100}, which is not for any record to "
-            f"call; name the file with --code, or {_HELP}"
+            f"{run.id}: its record requests to import {module!r:.100}, which records may not do; "
+            f"pass the file with --code, or {_HELP}"
         )
 
 

@@ -60,7 +60,8 @@ def _data(dataset: DatasetSize) -> str:
         return ""
     return (
         f"data: {dataset.train:,} training and {dataset.val:,} validation images of "
-        f"{dataset.classes} classes are not ImageNet-1K's; no accuracy compares with the paper's"
+        f"{dataset.classes} classes are not ImageNet-1K's; no accuracy is comparable with the "
+        "paper's"
     )
 
 
@@ -78,11 +79,11 @@ def _recipe(recipe: Recipe, paper: Recipe, plan: CostEstimate) -> list[str]:
         texts.append(f"images of {plan.image_size}, published {paper.image_size}")
     if recipe.ema:
         whose = "its" if recipe.eval_weights == "ema" else "not its"
-        texts.append(f"EMA is on, off on the paper's road ({whose} result is used)")
+        texts.append(f"EMA is on, but off on the paper's road ({whose} result is used)")
     values, published = dict(recipe), dict(paper)
     changed = [key for key in values if key not in _COVERED and values[key] != published[key]]
     if changed:
-        texts.append(f"differs from {paper.name} also in {', '.join(changed)}")
+        texts.append(f"also differs from {paper.name} in {', '.join(changed)}")
     return [f"recipe {recipe.name}: {text}" for text in texts]
 
 
@@ -94,15 +95,16 @@ def _unpublished(runs: Sequence[Run]) -> list[str]:
     if middle:
         texts.append(
             f"stochastic depth is not published for {_rows(middle)} of the ResNet-200 road: they "
-            f"have ConvNeXt-T's {MODERN.drop_path}, ConvNeXt-B {MODERN_B.drop_path}"
+            f"use ConvNeXt-T's {MODERN.drop_path}, ConvNeXt-B {MODERN_B.drop_path}"
         )
     extensions = [run.name for run in modern if run.metadata["section"] == SECTION]
     if extensions:
-        texts.append(f"no recipe is published for {_rows(extensions)}: they have the road's")
+        texts.append(f"no recipe is published for {_rows(extensions)}: they use the road's")
     if any(run.model.args.get("layer_scale") is None for run in modern):
         texts.append(
-            f"layer scale is in no row of the road, where the paper has it ({SAME_SETTING!r}, "
-            "which has layer scale of 1e-6): `study layer_scale` trains the road with it"
+            "layer scale is in no row of the road, although the paper's setting has it "
+            f"({SAME_SETTING!r}, with layer scale of 1e-6): `study layer_scale` trains the road "
+            "with it"
         )
     for run in runs:
         row = published_row(run.metadata["regime"], run.name)

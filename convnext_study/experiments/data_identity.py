@@ -95,9 +95,9 @@ def size_if_missing(uri: str) -> tuple[DatasetSize, str] | None:
         return None
     folder = Path(path).expanduser()
     if source.files and not any(next(folder.glob(pattern), None) for pattern in source.files):
-        return dataset_size(uri), f"{path}: {scheme} is not there yet; counted with its known size"
+        return dataset_size(uri), f"{path}: {scheme} is not there yet; its known size is used"
     if source.assumed and not folder.exists():
-        return source.assumed, f"{path}: no such folder; counted as if ImageNet-1K were there"
+        return source.assumed, f"{path}: no such folder; ImageNet-1K's size is used"
     return None
 
 

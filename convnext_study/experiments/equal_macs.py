@@ -39,7 +39,9 @@ def parse_target(text: str, road: Roadmap, macs: Macs) -> int:
     except ValueError:
         target = 0.0
     if not 1 <= target <= MAX_MACS:
-        raise UserError(f"match-macs: {text!r:.40}; use {END}, or MACs of one image such as 4.5e9")
+        raise UserError(
+            f"match-macs: {text!r:.40}; use {END}, or a number of MACs per image such as 4.5e9"
+        )
     return round(target)
 
 
@@ -51,7 +53,7 @@ def nearest_width(spec: NetSpec, target: int, macs: Macs) -> NetSpec:
     widths = range(1, MAX_WIDTH)
     index = bisect_left(widths, target, key=lambda width: macs(spec.replace(width=width)))
     if index == len(widths):
-        raise UserError(f"match-macs: {target:,} MACs are more than any width gives")
+        raise UserError(f"match-macs: {target:,} MACs are more than any width gives; use fewer")
     candidates = [spec.replace(width=width) for width in widths[max(index - 1, 0) : index + 1]]
     return min(candidates, key=lambda candidate: abs(macs(candidate) - target))
 
@@ -62,10 +64,12 @@ def match_macs(run: Run, target: int, macs: Macs) -> Run:
     Raises UserError for a network that is not the road map's: its width cannot be set.
     """
     if run.model.builder != ROADMAP_BUILDER:
-        raise UserError(f"match-macs: {run.name} is a network of your own; its width is not known")
+        raise UserError(
+            f"match-macs: {run.name} is your own network, so its width is unknown; leave it out"
+        )
     spec = NetSpec.from_dict(run.model.args)
     new = nearest_width(spec, target, macs)
-    change = f"{spec.width} → {new.width}" if new != spec else f"{spec.width}, as it was"
+    change = f"{spec.width} → {new.width}" if new != spec else f"{spec.width}, unchanged"
     factor, letter = common_prefix([target])
     suffix = f"-at-{target / factor:.4g}{letter}"  # enough digits to tell targets apart: ``2.245M``
     parent = run.metadata.get("parent")

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from convnext_study.cost import Cost
     from convnext_study.recipes import Recipe
 
-RULE = "training FLOPs = 3 x forward MACs x 2 for each image; evaluation = forward MACs x 2"
+RULE = "training FLOPs = 3 x forward MACs x 2 per image; evaluation = forward MACs x 2"
 BOUND = (
-    "<=: the run it starts from decides the network; the largest that it can be is counted, for "
-    "the epochs shown, which grow only as the network shrinks"
+    "<=: an upper bound. The parent run determines the network; the largest possible one is "
+    "counted, for the epochs shown, which grow only if the network shrinks"
 )
 HOURS = 3600.0
 # Utilisation of the peak, from the paper's own throughput of ConvNeXt-T. Table 12, A100, TF32,

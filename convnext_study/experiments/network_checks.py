@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 CLASSIFICATION = "classification"
 _TORCH_MESSAGE = "more than 1 value per channel"  # part of it
 ONE_VALUE = (
-    "BatchNorm would see one value per channel, a single image on a map of 1x1, which has no "
-    "statistics; use a larger --batch-size or --micro-batch-size, or a larger --image-size"
+    "BatchNorm would see one value per channel, a single image on a 1x1 map, which has no "
+    "variance; use a larger --batch-size or --micro-batch-size, or a larger --image-size"
 )
 
 
@@ -101,7 +101,7 @@ def _build(model: ModelRef, classes: int, recipe: Recipe) -> nn.Module:
     )
     if not any(weight.requires_grad for weight in net.parameters()):
         raise TaskError(
-            f"{describe_builder(model.builder, model.args)}: its network has no weight to train"
+            f"{describe_builder(model.builder, model.args)}: its network has no trainable weights"
         )
     return net
 
@@ -140,4 +140,4 @@ def _check_forward(run: Run, net: nn.Module, sizes: tuple[int, int, int]) -> Non
     except Exception as error:
         raise TaskError(f"{run.name}: {name}: {error}") from error
     if not logits.requires_grad:
-        raise TaskError(f"{name}: its logits depend on no weight that is trained")
+        raise TaskError(f"{name}: its logits do not depend on any trainable weight")

@@ -124,7 +124,7 @@ class Plan:
         limit = f", at most {micro_batch} at a time" if micro_batch else ""
         per_run = f"{runtime.threads} thread(s) each"
         if runtime.workers:
-            per_run += f", {runtime.workers} process(es) that read images"
+            per_run += f", {runtime.workers} data reader(s)"
         data = ", ".join(dict.fromkeys(run.data for run in self.todo))
         where = self.launcher.describe(self.resources, per_run)
         return f"{data}; {recipes}; {batches} images per step{limit}; {where}"
@@ -210,7 +210,7 @@ def _images_of(uri: str, todo: Sequence[Run], machine: Machine) -> tuple[int, bo
     except UserError as error:
         if not (machine.dry_run and machine.download):
             raise
-        raise UserError(f"{error}; a dry run fetches nothing, fetch it before") from None
+        raise UserError(f"{error}; a dry run downloads nothing, so download it first") from None
     side = opened.size.image_size
     if has_maps(uri):
         return side, True

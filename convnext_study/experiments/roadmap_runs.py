@@ -29,11 +29,11 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     except ValueError:
         numbers = ()
     if not numbers or min(numbers) < 0 or (count and numbers[0] < 1):
-        raise UserError(f"seeds: {text!r:.60}; use how many (3), or which (0,4,7)")
+        raise UserError(f"seeds: {text!r:.60}; use a number of seeds (3), or a list (0,4,7)")
     if max(numbers) >= 2**63 or (count and numbers[0] > MAX_SEEDS):
         raise UserError(f"seeds: {text:.40}; use at most {MAX_SEEDS:,}, each below 2^63")
     if len(set(numbers)) < len(numbers):
-        raise UserError(f"seeds: {text!r:.60} names a seed twice")
+        raise UserError(f"seeds: {text!r:.60} contains a seed twice")
     return tuple(range(numbers[0])) if count else numbers
 
 
@@ -54,7 +54,7 @@ def choose_variants(road: Roadmap, steps: str | None) -> tuple[Variant, ...]:
     chosen = {road.variant(name).name for name in names if name != ADOPTED}
     chosen |= adopted if ADOPTED in names else set()
     if not chosen:
-        raise UserError(f"steps: {steps!r} names no step; use names such as gelu,layer_norm")
+        raise UserError(f"steps: {steps!r} contains no step; use names such as gelu,layer_norm")
     return tuple(variant for variant in road.variants() if variant.name in chosen)
 
 

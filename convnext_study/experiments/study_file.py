@@ -65,15 +65,17 @@ class StudyFile:
         ``NETWORKS``."""
         parsed = parse_names(names)
         if parsed and not hasattr(self.module, "NETWORKS"):
-            raise UserError(f"{self.path}: takes no networks; leave --networks out")
+            raise UserError(f"{self.path}: does not accept networks; leave --networks out")
         if names and not parsed:
-            raise UserError(f"networks: {names!r} names none; leave --networks out, or name some")
+            raise UserError(
+                f"networks: {names!r} contains no name; leave --networks out, or give names"
+            )
         return parsed
 
     def targets(self, names: Sequence[str]) -> tuple[str, ...]:
         """The names. Raises UserError if the file has no ``TARGETS``."""
         if names and not hasattr(self.module, "TARGETS"):
-            raise UserError(f"{self.path}: takes no targets; leave --target out")
+            raise UserError(f"{self.path}: does not accept targets; leave --target out")
         return tuple(names)
 
     def runs(self, context: Context) -> list[Run]:
@@ -82,7 +84,7 @@ class StudyFile:
         if not isinstance(returned, Sequence) or not all(isinstance(run, Run) for run in returned):
             raise UserError(f"{self.path}: runs() must return a list of runs, as context.runs does")
         if not returned:
-            raise UserError(f"{self.path}: runs() returned no run; return one at least")
+            raise UserError(f"{self.path}: runs() returned no runs; return at least one")
         if changed := next((run for run in returned if not _survives_json(run)), None):
             raise UserError(
                 f"{self.path}: runs(): {changed.name}: its record would not be read again; use "
@@ -125,7 +127,8 @@ def find_study(name: str) -> Path:
     named = named_studies()
     if name not in named:
         raise UserError(
-            f"study: {name!r} is no file and no study's name{did_you_mean(name, [*named])}"
+            f"study: {name!r} is neither a file nor the name of a "
+            f"study{did_you_mean(name, [*named])}"
         )
     return named[name]
 
@@ -138,7 +141,7 @@ def load_study(path: Path) -> StudyFile:
     for name in ("REGIME", "DATA", "FOLDER", "NETWORKS", "TARGETS"):
         value = getattr(module, name, "")
         if not isinstance(value, str):
-            raise UserError(f"{path}: {name} is {value!r:.60}; give text")
+            raise UserError(f"{path}: {name} is {value!r:.60}; it must be text")
     return StudyFile(path, module)
 
 
@@ -146,7 +149,7 @@ def _steps_of(path: Path, module: ModuleType) -> list[Step]:
     """Its ``STEPS``. Raises UserError if they are not a list of steps."""
     steps = getattr(module, "STEPS", ())
     if not isinstance(steps, list | tuple) or not all(isinstance(step, Step) for step in steps):
-        raise UserError(f"{path}: STEPS is {steps!r:.60}; give a list of Step")
+        raise UserError(f"{path}: STEPS is {steps!r:.60}; it must be a list of Step")
     return list(steps)
 
 

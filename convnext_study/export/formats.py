@@ -76,8 +76,8 @@ def export_model(
         expected, repeated = _outputs(net(images)), _outputs(net(images))
     if not all(map(partial(torch.allclose, equal_nan=True), expected, repeated)):
         raise ExportError(
-            f"{type(net).__name__}: draws by chance, such as masks, and answers the same images "
-            "differently each time: no file can be checked against it; export another run's"
+            f"{type(net).__name__}: draws random numbers, such as masks, so its outputs vary and "
+            "no file can be checked against it; export another run"
         )
     if (folder / CARD).exists() and not any(folder.glob(f"{MODEL}.*")):
         raise ExportError(f"{folder}: has a {CARD} of something else; choose another --out")
@@ -242,13 +242,8 @@ session = onnxruntime.InferenceSession("model.onnx")
 logits = session.run(None, {{"images": images}}){which}  # images: a NumPy array
 ```
 """
-_USE_PT2 = """\
-Needs PyTorch alone.
-
-```python
-import torch
-
-model = torch.export.load("model.pt2").module()
-logits = model(images)  # (batch, 3, height, width) float32
-```
-"""
+_USE_PT2 = (
+    "Needs only PyTorch.\n\n```python\nimport torch\n\nmodel = "
+    'torch.export.load("model.pt2").module()\nlogits = model(images)  # (batch, 3, '
+    "height, width) float32\n```\n\n"
+)

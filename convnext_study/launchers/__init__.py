@@ -83,7 +83,9 @@ def make_launcher(machine: Machine) -> Launcher:
         is_set = getattr(machine, field.name) != field.default
         if is_set and field.name in SPECIAL_OPTIONS and field.name not in kind.own:
             option = "--no-wait" if field.name == "wait" else f"--{field.name}"
-            raise UserError(f"{option}: is not for --launcher {kind.name}; leave one of them out")
+            raise UserError(
+                f"{option}: does not apply to --launcher {kind.name}; remove one of them"
+            )
     return kind(machine)
 
 

@@ -127,9 +127,9 @@ class Schedule:
 
 def _end_of(child: Job, parent: Outcome) -> Outcome:
     if parent.status == "failed":
-        return Outcome(child.run, "failed", f"the run it starts from failed: {parent.run.id}")
+        return Outcome(child.run, "failed", f"its parent run failed: {parent.run.id}")
     status = "busy" if parent.status == "busy" else "stopped"
-    return Outcome(child.run, status, f"not started: it starts from {parent.run.id}")
+    return Outcome(child.run, status, f"not started: its parent run is {parent.run.id}")
 
 
 def levels(jobs: Sequence[Job]) -> list[list[Job]]:
@@ -145,7 +145,7 @@ def levels(jobs: Sequence[Job]) -> list[list[Job]]:
         graph.prepare()
     except CycleError as error:
         first = jobs[error.args[1][0]].run.id
-        raise UserError(f"{first}: starts from a run that starts from it") from None
+        raise UserError(f"{first}: depends on a run that depends on it") from None
     groups: list[list[Job]] = []
     while ready := sorted(graph.get_ready()):
         groups.append([jobs[index] for index in ready])

@@ -40,7 +40,7 @@ class Local(Launcher):
         """How many trainings in parallel, and on which devices."""
         devices = resources.devices or (resources.runtime.device,)
         where = devices[0] if len(devices) == 1 else f"{devices[0]} to {devices[-1]}"
-        return f"{resources.jobs} side by side, {per_run}, on {where}"
+        return f"{resources.jobs} in parallel, {per_run}, on {where}"
 
 
 @dataclass
@@ -160,6 +160,6 @@ class Pool:
 def _death_reason(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
-        hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
-        return f"its process was ended by {name}{hint}; ask again to resume it"
-    return f"its process ended with code {code}; ask again to resume it"
+        hint = ", perhaps for lack of memory" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{hint}; rerun the same command to resume it"
+    return f"its process ended with code {code}; rerun the same command to resume it"

@@ -103,9 +103,9 @@ def pick_device(device: str | None) -> str:
     kind = device.partition(":")[0]
     if not available.get(kind, False):
         names = ", ".join(name for name, exists in available.items() if exists)
-        raise UserError(f"device: {device!r} is not on this machine; there is {names}")
+        raise UserError(f"device: {device!r} is not available on this machine; use {names}")
     if kind != "cuda" and device != kind:
-        raise UserError(f"device: {device!r}; use {kind}, of which there is one")
+        raise UserError(f"device: {device!r}; use {kind}, there is only one")
     if kind == "cuda" and device != kind:
         count, index = torch.cuda.device_count(), device.partition(":")[2]
         if not index.isdecimal() or int(index) >= count:

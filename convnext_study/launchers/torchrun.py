@@ -81,7 +81,7 @@ def _check(jobs: Sequence[Job], processes: int) -> None:
         import torch
 
         if processes > (gpus := torch.cuda.device_count()):
-            raise UserError(f"processes: {processes} on {gpus} GPUs; use at most one a GPU")
+            raise UserError(f"processes: {processes} on {gpus} GPUs; use at most one per GPU")
 
 
 def _shared(job: Job, processes: int) -> Job:

@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         array = os.environ.get("SLURM_ARRAY_TASK_ID", 0) if len(jobs) > 1 else 0
         index = int(array) if args.index is None else args.index
         if not 0 <= index < len(jobs):
-            raise UserError(f"job {index} of {args.jobs}: there is none")
+            raise UserError(f"job {index} of {args.jobs}: does not exist")
         job = jobs[index]
         if job.runtime.workers:
             forkserver.start(forkserver.READERS)  # imports while this process does
@@ -275,7 +275,7 @@ def init_process_group(env: DistributedEnv, device: str) -> str:
 
     if device.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise RunFailed(f"rank {env.rank}: no GPU is seen here; check the profile's gpus")
+            raise RunFailed(f"rank {env.rank}: no GPU is visible; check gpus in the cluster file")
         device = f"cuda:{env.local_rank % torch.cuda.device_count()}"
         torch.cuda.set_device(device)
     elif env.address == LOOPBACK and sys.platform == "linux":
@@ -294,7 +294,9 @@ def init_process_group(env: DistributedEnv, device: str) -> str:
         )
     except (RuntimeError, ValueError) as error:
         reason = first_line(error)
-        raise RunFailed(f"rank {env.rank}: did not meet the other processes ({reason})") from error
+        raise RunFailed(
+            f"rank {env.rank}: could not connect to the other processes ({reason})"
+        ) from error
     return device
 
 

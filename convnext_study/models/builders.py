@@ -69,7 +69,7 @@ def checked(name: str, builder: Builder) -> Builder:
             what = "nothing" if net is None else f"an object of type {type(net).__name__}"
             raise TaskError(f"{label}: returns {what}; return a torch.nn.Module")
         if any(is_lazy(weight) for weight in net.parameters()):
-            raise TaskError(f"{label}: has lazy layers; run it on an image before it is returned")
+            raise TaskError(f"{label}: has lazy layers; run it on an image before returning it")
         return net
 
     return build

@@ -73,7 +73,7 @@ def _register() -> None:
 
         register_models(all_models())
     except Exception as error:  # an import of timm must not fail because of us
-        warnings.warn(f"timm will not know the networks of convnext_study: {error}", stacklevel=2)
+        warnings.warn(f"timm will not find the networks of convnext_study: {error}", stacklevel=2)
 
 
 def install() -> None:

@@ -57,7 +57,7 @@ def _get(name: str, derived: tuple[str, ...]) -> Recipe:
     path = Path(name)
     if path.suffix != ".toml":
         raise RecipeError(
-            f"recipe {name}: unknown{did_you_mean(name, list(RECIPES))}, or a .toml file"
+            f"recipe {name}: unknown{did_you_mean(name, list(RECIPES))}, or give a .toml file"
         )
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))

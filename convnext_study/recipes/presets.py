@@ -149,7 +149,7 @@ def _progressive(epochs: int, early: int) -> Cheap:
     return Cheap(
         f"progressive-{epochs}",
         f"{epochs} epochs, {early} of them at 160 pixels and the rest at 192: the sizes of FFCV's "
-        f"rn50_{epochs}_epochs (Leclerc et al., 2023), with crop and flip alone",
+        f"rn50_{epochs}_epochs (Leclerc et al., 2023), with only crop and flip",
         {
             "epochs": epochs,
             "image_size": 192,
@@ -165,7 +165,7 @@ def _progressive(epochs: int, early: int) -> Cheap:
 CHEAP = (
     Cheap(
         "a3",
-        "100 epochs at 160 pixels, regularised as in A3 of ResNet Strikes Back (Wightman et al., "
+        "100 epochs at 160 pixels, regularised like A3 of ResNet Strikes Back (Wightman et al., "
         "2021), without its LAMB, binary cross entropy and repeated augmentation",
         {"image_size": 160, "crop_pct": 0.95},
         {
@@ -185,8 +185,8 @@ CHEAP = (
     _progressive(16, 12),
     Cheap(
         "96",
-        "30 epochs at 96 pixels in batches of 1,024, with 2 of warm-up or drops at 10 and 20, else "
-        "as published: the plan of ablations/imagenet_96.py",
+        "30 epochs at 96 pixels in batches of 1,024, with 2 of warm-up or drops at 10 and 20, "
+        "otherwise as published: the plan of ablations/imagenet_96.py",
         {"epochs": 30, "image_size": 96, "global_batch_size": 1024},
         {"warmup_epochs": 2},
         {"milestones": (10, 20)},

@@ -80,16 +80,20 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _check_result(self) -> Recipe:
         if self.eval_weights == "ema" and not self.ema:
-            raise ValueError("eval_weights is ema, and ema is off; set ema too, such as 0.9999")
+            raise ValueError("eval_weights is ema, but ema is off; set ema too, such as 0.9999")
         if self.min_lr > self.lr:
-            raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}; make it smaller")
+            raise ValueError(
+                f"min_lr {self.min_lr:g} is above lr {self.lr:g}; use a smaller min_lr"
+            )
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
-            raise ValueError("nesterov is of sgd with momentum alone; leave it, or set both")
+            raise ValueError("nesterov needs sgd with momentum; remove it, or set both")
         if bool(self.early_epochs) != bool(self.early_image_size):
-            raise ValueError("early_image_size and early_epochs go together; set both, or none")
+            raise ValueError(
+                "early_image_size and early_epochs belong together; set both or neither"
+            )
         gamma, drops = self.gamma, self.milestones
         if isinstance(gamma, tuple) and (isinstance(drops, int) or len(drops) != len(gamma)):
-            raise ValueError("gamma has several numbers; give one for each of the milestones")
+            raise ValueError("gamma has several values; give one for each milestone")
         return self
 
     @field_validator("milestones")
@@ -99,7 +103,7 @@ class Recipe(BaseModel):
         increasing = all(a < b for a, b in pairwise(epochs))
         if not epochs or epochs[0] < 1 or epochs[-1] > MOST_EPOCHS or not increasing:
             raise ValueError(
-                f"give a number of epochs from 1 to {MOST_EPOCHS}, or several that rise"
+                f"give a number of epochs from 1 to {MOST_EPOCHS}, or an increasing list"
             )
         return milestones
 
@@ -107,9 +111,9 @@ class Recipe(BaseModel):
     @classmethod
     def _check_gamma(cls, gamma: float | tuple[float, ...]) -> float | tuple[float, ...]:
         if isinstance(gamma, float) and not 0 < gamma < 1:
-            raise ValueError("give a number above 0 and below 1, or one above 0 for each milestone")
+            raise ValueError("give a number between 0 and 1, or one above 0 for each milestone")
         if isinstance(gamma, tuple) and not all(0 < factor <= 100 for factor in gamma):
-            raise ValueError("give numbers above 0, at most 100")
+            raise ValueError("give numbers above 0 and at most 100")
         return gamma
 
     @property

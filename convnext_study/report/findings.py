@@ -128,8 +128,8 @@ def _read(path: Path, excluded: Sequence[str]) -> Findings:
     parts = [part for part in findings.parts if not part.name or part.name not in excluded]
     then, now = findings.finished, _finished(path.parent.parent)
     notes = (
-        f"Written when {then} runs of the folder were finished; now {now} are. The same study "
-        "command brings this up to date."
+        f"Written when {then} runs of the folder were finished; now {now} are. Run the same study "
+        "command again to update."
     )
     outdated = (notes,) if parts and then != now else ()
     return findings.model_copy(update={"parts": parts, "notes": outdated})

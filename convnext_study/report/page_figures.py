@@ -42,7 +42,9 @@ def write_figures(study: StudyResults, folder: Path) -> list[Path]:
     if len({row.macs for row in study.done}) > 1:
         points, unit = _points(study, "macs", {})
         figures["cost"] = cost(
-            points, (study.metric.axis, f"{unit}; points are numbered as the rows"), (6.5, 4.2)
+            points,
+            (study.metric.axis, f"{unit}; points have the row numbers of the results"),
+            (6.5, 4.2),
         )
     return [path for name, figure in figures.items() for path in save(figure, folder, name)]
 

@@ -21,9 +21,9 @@ _PAPERS = {
     "classic": "torchvision's 90-epoch recipe, behind the paper's 76.13 % row",
 }
 _PROBLEMS = {
-    "corrupt_images": "times a training image that cannot be read was replaced by another",
-    "corrupt_val_images": "test images that cannot be read were left out",
-    "skipped_steps": "steps were skipped, their loss not being finite",
+    "corrupt_images": "times an unreadable training image was replaced by another",
+    "corrupt_val_images": "unreadable test images were left out",
+    "skipped_steps": "steps were skipped because of a non-finite loss",
 }
 # Settings that do not affect the numbers.
 _IRRELEVANT = frozenset({"cores", "workers", "download", "checkpoint_seconds"})
@@ -62,14 +62,16 @@ def provenance(study: StudyResults) -> list[tuple[str, str]]:
     if results:
         total = formatting.duration(sum(record.seconds for record in results))
         metadata.insert(
-            -1, ("training time", f"{total} over all runs, those side by side each counted")
+            -1, ("training time", f"{total} in total, with parallel runs counted separately")
         )
-    metadata += [("went on under", text) for text in changes(counted)]
+    metadata += [("resumed under", text) for text in changes(counted)]
     for name, problem in _PROBLEMS.items():
         if count := sum(getattr(record, name) for record in results):
             metadata.append(("trouble", f"{count} {problem}"))
     if any("+" in code_version(record) for record in counted):
-        metadata.append(("note", "+ after a commit: files differed from it when the run began"))
+        metadata.append(
+            ("note", "+ after a commit: files differed from the commit when the run began")
+        )
     return [(name, value) for name, value in metadata if value]
 
 

@@ -11,7 +11,7 @@ from convnext_study.results.rows import ResultRow, count_seeds, short_data
 METHODS = (
     "Welch's t test on seeds, two-sided, with Holm's correction over all rows of the table. Only "
     "the column Holm p decides what is significant, here and in every figure, table and file. "
-    "Intervals and p are of each comparison alone, so an interval may exclude zero where a step is "
+    "Intervals and p are for single comparisons, so an interval may exclude zero where a step is "
     "not significant. Test images are the same in all runs and taken as fixed."
 )
 ONE_SEED = (
@@ -20,11 +20,12 @@ ONE_SEED = (
     "is not in them."
 )
 POOLED = (
-    "A second look, which decides nothing: the same differences with one standard deviation "
-    "between seeds for all rows. It finds more, and is wrong more often where rows deviate "
-    "unequally: in simulations of three seeds per row in which no step does anything, at least one "
-    "of 16 steps comes out in 4 % of studies if all deviations are equal, in 8 % if they vary by "
-    "30 %, and in 17 % with one row four times as noisy (by Welch's test in 2 to 3 %)."
+    "A second analysis, which decides nothing: the same differences with one standard deviation "
+    "between seeds for all rows. It finds more, and is wrong more often if rows have unequal "
+    "deviations: in simulations with three seeds per row in which no step has an effect, at "
+    "least one of 16 steps comes out as significant in 4 % of studies if all deviations are "
+    "equal, in 8 % if they vary by 30 %, and in 17 % with one row four times as noisy (with "
+    "Welch's test in 2 to 3 %)."
 )
 
 
@@ -32,7 +33,7 @@ def summary(study: StudyResults) -> list[str]:
     """A one-minute summary: what was run, what came out, how certain it is."""
     done = study.done
     if not done:
-        return ["No run is done yet, so there is nothing to compare."]
+        return ["No run is finished yet, so there is nothing to compare."]
     lines = [
         f"{len(done)} of {formatting.plural(len(study.rows), 'network')} trained on "
         f"{short_data(study.meta.data)}, {count_seeds(done)} each."
@@ -89,12 +90,12 @@ def pooled(study: StudyResults) -> list[str]:
         f"{formatting.number(tests.std.std, study.metric.decimals)} {study.metric.step_unit} "
         f"({tests.std.df:g} degrees of freedom)."
     )
-    homogeneity = "With two seeds per row nothing tells whether rows deviate alike."
+    homogeneity = "Two seeds per row cannot show whether rows have equal deviations."
     if tests.homogeneity is not None:
         verdict = "is not shown to differ" if tests.homogeneity > 0.05 else "differs"
         homogeneity = (
             f"It {verdict} between rows (Levene's test about medians, "
-            f"{formatting.p_equals(tests.homogeneity)}), which few seeds can hardly tell."
+            f"{formatting.p_equals(tests.homogeneity)}), which few seeds can hardly show."
         )
     return [POOLED, f"{std} {homogeneity}"]
 
@@ -109,7 +110,9 @@ def step_words(study: StudyResults, row: ResultRow) -> list[str]:
     if new := test.new_images:
         ends = formatting.interval(new.interval, row.metric.decimals)
         rough = (
-            "; so few groups make it rough" if (row.image_groups or FEW_GROUPS) < FEW_GROUPS else ""
+            "; with so few groups, it is rough"
+            if (row.image_groups or FEW_GROUPS) < FEW_GROUPS
+            else ""
         )
         lines.append(
             f"If the test images vary as well: {formatting.difference(new.diff, row.metric)}, "

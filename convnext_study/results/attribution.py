@@ -58,12 +58,13 @@ def pair_effects(results: SubsetResults) -> Effects | None:
     if not rows:
         return None
     note = (
-        "Above 0 the two need each other, below 0 either will do. Intervals are of one pair alone: "
-        f"of {len(rows)} pairs about {max(1, round(len(rows) / 20))} lie outside by chance."
+        "Above 0 the two steps need each other, below 0 either is enough. Intervals are for "
+        f"single pairs: of {len(rows)} pairs, about {max(1, round(len(rows) / 20))} lie outside "
+        "by chance."
     )
     return Effects(
         kind="pairs_end",
-        title="Pairs of steps, seen from the last network",
+        title="Pairs of steps, at the last network",
         effect_label="together more",
         metric=results.metric,
         rows=tuple(sorted(rows, key=lambda row: -abs(row.diff))),
@@ -141,9 +142,9 @@ def _shapley(
         ),
         notes=(
             f"{results.metric.title}: {gains.method}. They add up to "
-            f"{gains.total:+.{results.metric.decimals}f} {results.metric.step_unit}, what the last "
-            "network has over the first. Intervals are of one value alone, not adjusted for their "
-            "number, and no value is called significant by them.",
+            f"{gains.total:+.{results.metric.decimals}f} {results.metric.step_unit}, the gain of "
+            "the last network over the first. Intervals are for single values, not adjusted for "
+            "their number, and do not decide significance.",
             *results.excluded,
         ),
     )
@@ -243,7 +244,9 @@ def _test(
         network = results_of(counterpart)
         value = fmean(result.value for result in network)
         against = f"{value:.{metric.decimals}f} {metric.unit}".rstrip()
-        notes = [f"Against {against} and {network[0].cost.macs:,} MACs, {len(network)} seed(s)."]
+        notes = [
+            f"Compared with {against} and {network[0].cost.macs:,} MACs, {len(network)} seed(s)."
+        ]
     notes += noise_notes(results)
     return replace(table, rows=tuple(rows), notes=tuple(notes), metric=metric)
 

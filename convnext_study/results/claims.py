@@ -34,7 +34,7 @@ def tost(diff: float, error: float, df: float, margin: float) -> float:
     from scipy.special import ndtr, stdtr
 
     if margin <= 0:
-        raise UserError(f"margin: {margin}; use a difference above 0 that would matter")
+        raise UserError(f"margin: {margin}; use the smallest difference that matters, above 0")
     if error == 0:
         return 1.0  # the noise was not measured
     nearest = -(margin - abs(diff)) / error

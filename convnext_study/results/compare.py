@@ -142,7 +142,7 @@ def _finished(records: Sequence[Record]) -> dict[int, Result]:
         if record.result is None:
             continue
         if record.run.seed in results:
-            raise UserError(f"{record.run.name}: seed {record.run.seed} is there twice; give one")
+            raise UserError(f"{record.run.name}: seed {record.run.seed} occurs twice; give one")
         results[record.run.seed] = record.result
     if not results:
         name = records[0].run.name if records else "a row without records"
@@ -157,14 +157,14 @@ def _shared_images(records: Iterable[Record]) -> int:
     if len(kinds) > 1:
         sizes = sorted((data, images) for (_, images), data in kinds.items())
         listing = " and ".join(f"{data} ({images} test images)" for data, images in sizes)
-        raise UserError(f"{listing} cannot be compared: give runs on the same data")
+        raise UserError(f"{listing} cannot be compared: use runs on the same data")
     first = fingerprint_of(done[0][0])
     for record, _ in done:
         if changed := difference(first, fingerprint_of(record), ("in the others", "in the others")):
-            raise UserError(f"{record.run.id}: {changed}; give runs on the same data")
+            raise UserError(f"{record.run.id}: {changed}; use runs on the same data")
     images = next(images for _, images in kinds)
     if images < 1:
-        raise UserError("a run without test images cannot be compared: give data to test on")
+        raise UserError("a run without test images cannot be compared: use data with a test part")
     return images
 
 
@@ -176,7 +176,7 @@ def _shared_metric(results: Sequence[Result]) -> MetricSpec:
     }
     if len(kinds) > 1:
         labels = " and ".join(sorted(label for _, label, _, _ in kinds))
-        raise UserError(f"{labels} cannot be compared: give runs with the same primary metric")
+        raise UserError(f"{labels} cannot be compared: use runs with the same primary metric")
     return spec_of(results[0].primary, results[0].metric, [result.value for result in results])
 
 
@@ -247,9 +247,7 @@ def compare_runs(child: Sequence[Result], parent: Sequence[Result]) -> Differenc
     runs = [*child, *parent]
     samples = [run.metric.samples for run in runs if run.metric.samples is not None]
     if len(samples) < len(runs):
-        raise UserError(
-            f"{runs[0].metric.label}: no record of single test images; train two seeds or more"
-        )
+        raise UserError(f"{runs[0].metric.label}: no per-image records; train two seeds or more")
     first = samples[0]
     if other := next((each for each in samples if _shape(each) != _shape(first)), None):
         raise UserError(

@@ -69,18 +69,18 @@ def noise_notes(results: SubsetResults, *, pooled: bool = False) -> tuple[str, .
     std, metric = results.std, results.metric
     if std is None:
         noise = (
-            "One seed: intervals are for another choice of test images only. What another seed "
-            "would change is not in them, and nothing is called significant."
+            "One seed: intervals are for another choice of test images only. They do not include "
+            "what another seed would change, and nothing is called significant."
         )
     elif pooled:
         noise = (
-            "Intervals take the standard deviation between seeds to be "
-            f"{std.std:.{metric.decimals}f} {metric.step_unit}, pooled over {std.source} of this "
-            f"folder ({std.df:g} degrees of freedom) that share recipe, data and code."
+            f"Intervals use a standard deviation between seeds of {std.std:.{metric.decimals}f} "
+            f"{metric.step_unit}, pooled over {std.source} of this folder ({std.df:g} degrees of "
+            "freedom) that share recipe, data and code."
         )
     else:
         noise = "Welch's t test on seeds, with Holm's correction over this table."
-    direction = f"Above 0 is for the better: a lower {metric.label}."
+    direction = f"Above 0 is better: a lower {metric.label}."
     return (*([] if metric.higher_is_better else [direction]), noise, *results.excluded)
 
 
@@ -198,7 +198,7 @@ def detectable_note(rows: Sequence[ResultRow]) -> str:
     """What the primary test could detect among these rows, in a sentence or two."""
     finished = [row for row in rows if row.value is not None and row.val_images]
     if not finished:
-        return "No run is done yet, so there is nothing to compare."
+        return "No run is finished yet, so there is nothing to compare."
     names = Counter(row.metric.name for row in finished).most_common(1)
     finished = [row for row in finished if row.metric.name == names[0][0]]
     compared = [row for row in finished if row.gain is not None]
@@ -206,10 +206,10 @@ def detectable_note(rows: Sequence[ResultRow]) -> str:
     std = pooled_std(finished, "rows of this study")
     if not tested or std is None:
         if not compared:
-            return "No two of these rows are compared, so nothing is tested."
+            return "None of these rows is compared with another, so nothing is tested."
         groups = min((row.image_groups for row in finished if row.image_groups), default=None)
         drawn = "test images" if groups is None else f"the {groups} groups of test images"
-        few = "; so few make them rough" if groups and groups < FEW_GROUPS else ""
+        few = "; with so few, they are rough" if groups and groups < FEW_GROUPS else ""
         alone = max(len(row.seeds) for row in finished) == 1
         few_seeds = "One seed per row" if alone else "No two compared rows have two seeds each"
         return (
@@ -220,12 +220,12 @@ def detectable_note(rows: Sequence[ResultRow]) -> str:
     effect = detectable_effect(seeds, std.std, tests=len(tested))
     note = (
         f"With {count_seeds(tested)} and a standard deviation between seeds of "
-        f"{_text(std.std, metric)}, Welch's t test with Holm's correction over {len(tested)} steps "
-        f"finds a true difference of {_text(effect, metric, fewer=1)} in {100 * POWER:.0f} % of "
-        "studies."
+        f"{_text(std.std, metric)}, Welch's t test with Holm's correction over {len(tested)} "
+        f"steps detects a true difference of {_text(effect, metric, fewer=1)} in "
+        f"{100 * POWER:.0f} % of studies."
     )
     if seeds == 2:
-        note += " Two seeds find next to nothing: three find most large steps."
+        note += " Two seeds find next to nothing; three find most large steps."
     return note
 
 

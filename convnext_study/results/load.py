@@ -98,11 +98,13 @@ class StudyFolder:
 def load_results(path: Path, *, any_commit: bool = False) -> StudyFolder:
     """Read every run under a folder. Raises UserError where there is none."""
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder; give the folder of a study")
+        raise UserError(f"{path}: no such folder; name the folder of a study")
     broken: list[RecordError] = []
     records = list(scan(path, broken))
     if not records and not broken:
-        raise UserError(f"{path}: holds no run; give the folder that `roadmap` or `study` wrote")
+        raise UserError(
+            f"{path}: contains no runs; name the folder that `roadmap` or `study` wrote"
+        )
     by_study: dict[str, list[Record]] = {}
     for record in records:
         by_study.setdefault(record.run.study, []).append(record)

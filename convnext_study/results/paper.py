@@ -28,12 +28,13 @@ PAPER_METRIC = MetricSpec(name=METRIC, label=LABEL, unit=UNIT)
 TABLES = {"t": "Table 10", "b": "Table 11"}
 METHOD = (
     "Adopted rows only. p is one-sided: the share of 20,000 random assignments of the accuracies "
-    "to the rows that agree as well. Correlations given log MACs are partial ones, given the "
-    "change of the logarithm of MACs: agreement beyond what counting MACs predicts."
+    "to the rows that agree at least as well. Correlations given log MACs are partial "
+    "correlations, given the change of the logarithm of MACs: agreement beyond what counting "
+    "MACs predicts."
 )
 CAVEAT = (
-    "The paper's numbers are ImageNet-1K accuracies; another data set, size of network or recipe "
-    "need not agree with them."
+    "The paper's numbers are ImageNet-1K accuracies; other data, network sizes or recipes need "
+    "not agree with them."
 )
 _SEEDS = 3  # of each row of Table 10
 _DIGITS = 6  # differences of printed numbers carry rounding errors far below this

@@ -200,7 +200,7 @@ def _excluded(
     itself, in recipe (except the ``first`` row's, which studies request) or in code."""
     uris = {record.run.data for setting, record in finished if setting == kept}
     reasons = (
-        "on data that has changed are not counted.",
+        "on changed data are not counted.",
         "with another recipe are not counted.",
         f"not made at {kept.code} are not counted; --any-commit counts them.",
     )

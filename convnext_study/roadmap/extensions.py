@@ -30,9 +30,8 @@ GRN = Step(
     label="global response norm",
     section=SECTION,
     rationale=(
-        "Before a block's last convolution, each channel is raised by how strongly it answers "
-        "compared with the mean of all channels (ConvNeXt V2, Woo et al., 2023). V2 has no layer "
-        "scale."
+        "Before a block's last convolution, each channel is scaled up by its response relative "
+        "to the mean of all channels (ConvNeXt V2, Woo et al., 2023). V2 has no layer scale."
     ),
     overrides={"grn": True},
 )
@@ -44,8 +43,8 @@ def _isotropic(name: str, recipe: str | None = None, **sets: Any) -> Step:
         label=f"isotropic layout ({name.upper() if len(name) == 1 else name})",
         section=SECTION,
         rationale=(
-            "One width and one map throughout, as in a vision Transformer: large patches, and no "
-            "downsampling after them (section 3.3)."
+            "One width and one map size throughout, as in a vision Transformer: large patches, "
+            "and no downsampling after them (section 3.3)."
         ),
         overrides={"layout": "isotropic", **sets},
         recipe=recipe,
@@ -108,7 +107,9 @@ def extend(road: Roadmap, *steps: Step, adopted: bool = True) -> Roadmap:
                 f"step {step.name!r}: use letters, digits, '_', '.' and '-' in its name"
             )
         if step.name in names:
-            raise StepError(f"{step.name}: the {road.regime} road map has a step of that name")
+            raise StepError(
+                f"{step.name}: the {road.regime} road map already has a step of that name"
+            )
         names.append(step.name)
         road.base.replace(**step.overrides)
     return replace(road, steps=(*road.steps, *(replace(step, adopted=adopted) for step in steps)))

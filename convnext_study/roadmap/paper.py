@@ -76,8 +76,8 @@ _T_ROWS = {
         4.49,
         0.06,
         erratum=(
-            "Table 10 prints 4.49; ConvNeXt-T counts 4.46 by the same rule that reproduces "
-            "every other row of Tables 10 and 11 (ConvNeXt-B, Table 11: 15.35)."
+            "Table 10 prints 4.49, but ConvNeXt-T counts 4.46 by the rule that reproduces every "
+            "other row of Tables 10 and 11 (ConvNeXt-B, Table 11: 15.35)."
         ),
     ),
 }
@@ -88,9 +88,9 @@ _B_ROWS = {
         15.01,
         origin=(
             "78.20 is most likely 100 - 21.8, the error that He et al. (2016, Identity Mappings, "
-            "Table 5) print for ResNet-200 tested at 320 pixels (the digits are equal; the paper "
-            "does not say); at 224 expect less: in that table ResNet-152 has 1.7 points less at "
-            "224 than at 320"
+            "Table 5) print for ResNet-200 tested at 320 pixels (the digits match; the paper "
+            "does not say); expect less at 224: in that table ResNet-152 loses 1.7 points from "
+            "320 to 224"
         ),
     ),
     "resnet200": PublishedRow(81.14, 15.01),

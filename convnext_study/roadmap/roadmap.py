@@ -139,7 +139,7 @@ class Roadmap:
         narrowest = min(self.base.width, *(s.overrides.get("width", math.inf) for s in self.steps))
         if round(factor * narrowest) < 1:
             raise StepError(
-                f"factor {factor:g}: leaves none of {narrowest} channels; use a larger one"
+                f"factor {factor:g}: leaves no channels of {narrowest}; use a larger factor"
             )
         steps = (
             step.replace(step.label, width=round(factor * step.overrides["width"]))

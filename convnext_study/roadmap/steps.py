@@ -9,10 +9,9 @@ ENHANCED_RECIPE = Step(
     label="ResNet-50 (enhanced recipe)",
     section="2.1",
     rationale=(
-        "The network stays as it is. The recipe becomes that of vision Transformers: in the paper "
-        "AdamW, 300 epochs, Mixup, CutMix, RandAugment, Random Erasing, stochastic depth, label "
-        "smoothing. "
-        "Every later row is trained this way, so that only the network differs."
+        "The network stays the same. The recipe becomes that of vision Transformers: in the "
+        "paper AdamW, 300 epochs, Mixup, CutMix, RandAugment, Random Erasing, stochastic depth, "
+        "label smoothing. Every later row is trained this way, so that only the network differs."
     ),
     recipe="modern",
 )
@@ -35,8 +34,8 @@ PATCHIFY_STEM = Step(
     label="“patchify” stem",
     section="2.2",
     rationale=(
-        "ResNet's 7x7 convolution with its pooling becomes one convolution over patches that do "
-        "not overlap, as in a vision Transformer."
+        "ResNet's 7x7 convolution with its pooling becomes one convolution over non-overlapping "
+        "patches, as in a vision Transformer."
     ),
     overrides={"stem": "patchify"},
 )
@@ -48,8 +47,9 @@ DEPTHWISE_CONV = Step(
     label="depthwise conv",
     section="2.3",
     rationale=(
-        "The 3x3 convolution gets one group per channel. It then mixes in space only and the 1x1 "
-        "convolutions across channels, as self-attention and MLP do. Cheaper, and less accurate."
+        "The 3x3 convolution gets one group per channel. It then mixes only in space and the 1x1 "
+        "convolutions only across channels, like self-attention and MLP. Cheaper, but less "
+        "accurate."
     ),
     overrides={"depthwise": True},
 )
@@ -59,8 +59,8 @@ INCREASE_WIDTH = Step(
     label="increase width",
     section="2.3",
     rationale=(
-        "The saved computation is spent on channels: in the paper, as many as the Swin "
-        "Transformer of that size has."
+        "The saved computation is spent on channels: in the paper, as many as in the Swin "
+        "Transformer of that size."
     ),
     overrides={"width": 96},
 )
@@ -87,7 +87,8 @@ MOVE_UP_DEPTHWISE = Step(
     section="2.5",
     rationale=(
         "The depthwise convolution comes first in the block, on its few input channels, as "
-        "self-attention comes before the MLP. Accuracy drops for now; a large kernel becomes cheap."
+        "self-attention comes before the MLP. Accuracy drops for now, but a large kernel becomes "
+        "cheap."
     ),
     overrides={"spatial_first": True},
 )
@@ -122,7 +123,7 @@ FEWER_ACTIVATIONS = Step(
     label="fewer activations",
     section="2.6",
     rationale=(
-        "Of the block's three activations only the one between its two 1x1 convolutions stays, "
+        "Of the block's three activations only the one between its two 1x1 convolutions is kept, "
         "as in a Transformer's MLP."
     ),
     overrides={"activations": 1},
@@ -132,7 +133,7 @@ FEWER_NORMS = Step(
     name="fewer_norms",
     label="fewer norms",
     section="2.6",
-    rationale="Of the block's three norms only the one before its 1x1 convolutions stays.",
+    rationale=("Of the block's three norms only the one before its 1x1 convolutions is kept."),
     overrides={"norms": 1},
 )
 

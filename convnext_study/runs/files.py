@@ -54,7 +54,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def _no_file(path: Path) -> OSError:
-    return OSError(errno.EINVAL, "a link or a special file, and no regular one", str(path))
+    return OSError(errno.EINVAL, "a link or a special file, not a regular file", str(path))
 
 
 def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
@@ -85,9 +85,9 @@ def _clean(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        raise ValueError("a whole number of more than 64 bits")
+        raise ValueError("an integer of more than 64 bits")
     if depth > _MAX_DEPTH:
-        raise ValueError(f"nested more than {_MAX_DEPTH} deep")
+        raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
     if isinstance(value, list):
         return [_clean(item, depth + 1) for item in value]
     if isinstance(value, dict):

@@ -18,7 +18,7 @@ RECORDED = ("were recorded", "recorded")
 _KINDS = {
     "names": "under other names",
     "labels": "with other labels",
-    "sizes": "of other sizes in bytes: files were replaced or cut",
+    "sizes": "of other sizes in bytes: files were replaced or truncated",
     "content": "with other pixels",
 }
 
@@ -51,7 +51,7 @@ def difference(
     parts = [(name, before.get(name, {}), now.get(name, {})) for name in ("train", "val")]
     for name, old, new in parts:
         if _differ(old, new, "images"):
-            return f"{name} holds {new['images']:,} images, {old['images']:,} {were}"
+            return f"{name} has {new['images']:,} images, {old['images']:,} {were}"
     if _differ(before, now, "classes"):
         return f"the data has {now['classes']} classes, {before['classes']} {were}"
     if _differ(before, now, "class_names"):
@@ -59,7 +59,7 @@ def difference(
     for kind, meaning in _KINDS.items():
         for name, old, new in parts:
             if _differ(old, new, kind):
-                return f"{name} holds {new['images']:,} images as {recorded}, but {meaning}"
+                return f"{name} has {new['images']:,} images as {recorded}, but {meaning}"
     return ""
 
 

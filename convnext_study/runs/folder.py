@@ -124,8 +124,8 @@ class RunFolder:
         """
         if self._lock is not None and not self._lock.is_unchanged:
             raise LockLost(
-                f"{self.path}: its lock was removed or taken over while this process was at work, "
-                "which leaves the run as it is; give the same command again to go on"
+                f"{self.path}: its lock was removed or taken over by another process, so this one "
+                "stops without writing; rerun the same command to resume"
             )
 
     def write(self, name: str, value: Any) -> None:
@@ -142,8 +142,8 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 self.check_lock()  # the folder itself may be gone
             raise RunFailed(
-                f"{self.path}: cannot be written ({error.strerror}); make room, then give the same "
-                "command again: it resumes"
+                f"{self.path}: cannot be written ({error.strerror}); free some space, then rerun "
+                "the same command to resume"
             ) from error
 
     def event(self, name: str, **fields: Any) -> None:
@@ -202,14 +202,14 @@ class RunFolder:
         for name in (RUN, LOG, CHECKPOINT, RESULT):
             path = self.path / name
             if path.is_symlink() or (path.exists() and not path.is_file()):
-                raise RunError(f"{path}: a link or a special file, and no regular one; remove it")
+                raise RunError(f"{path}: a link or a special file, not a regular file; remove it")
 
     def _write_manifest(self) -> None:
         if (self.path / RUN).exists():
             manifest = read_run_file(self.path)
             if manifest.get("key") != self.run.key:
                 raise RunError(
-                    f"{self.path}: holds another run (other network, recipe, data or seed); "
+                    f"{self.path}: contains another run (other network, recipe, data or seed); "
                     "choose another --out"
                 )
             if manifest["run"]["data"] != self.run.data:  # the same data in another place

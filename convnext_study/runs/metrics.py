@@ -83,7 +83,7 @@ class Samples(FrozenModel):
 
         array = self.array()
         if not np.isfinite(array).all() or (self.kind == "ratio" and (array < 0).any()):
-            raise ValueError(f"{self.kind} of samples that no metric is computed from")
+            raise ValueError(f"{self.kind} of samples, from which no metric is computed")
         self.group_array()
 
     @classmethod
@@ -186,7 +186,7 @@ class Measured(BaseModel):
         if self.primary not in self.metrics:
             raise ValueError(f"primary metric {self.primary!r} is not among the metrics")
         if not math.isfinite(self.value):
-            raise ValueError(f"{self.metric.label} is {self.value}, which is no result")
+            raise ValueError(f"{self.metric.label} is {self.value}, which is not a valid result")
         if NETWORK not in self.costs:
             raise ValueError(f"costs: {NETWORK!r} is missing")
         return self
@@ -226,5 +226,5 @@ def _unpack(text: str, kind: str, count: int) -> ndarray[Any, Any]:
     except (binascii.Error, zlib.error) as error:
         raise ValueError(f"samples cannot be unpacked ({error})") from None
     if len(data) != 4 * count:
-        raise ValueError(f"{count} samples are recorded, {len(data) // 4} are there")
+        raise ValueError(f"{count} samples are recorded, but {len(data) // 4} are present")
     return np.frombuffer(data, dtype=kind)

@@ -40,18 +40,18 @@ def finished_parent(run: Run, folder: Path) -> Record | None:
     record = _find(run.init_from, folder)
     if record is None:
         raise ParentError(
-            f"{folder}: the run it starts from ({run.init_from[:8]}) is not in "
-            f"{folder.parent}; train that one first, with the same --out"
+            f"{folder}: its parent run ({run.init_from[:8]}) is not in {folder.parent}; train "
+            "that first, with the same --out"
         )
     if record.status == "running":
         raise Busy(
-            f"{folder}: the run it starts from is being trained by another process: "
-            f"{record.folder.name}; give the same command again when that is done"
+            f"{folder}: its parent run is being trained by another process: {record.folder.name}; "
+            "rerun the same command when that is done"
         )
     if record.result is None:
         reason = failure(record.events) if record.status == "failed" else None
         raise ParentError(
-            f"{folder}: the run it starts from is {record.status}: {record.folder.name}"
+            f"{folder}: its parent run is {record.status}: {record.folder.name}"
             + (f" ({reason})" if reason else "")
         )
     return record
@@ -64,15 +64,15 @@ def check_parent(run: Run, folder: Path) -> None:
         return
     record = finished_parent(run, folder)
     if record is not None and not (record.folder / CHECKPOINT).exists():
-        raise lost_weights(record, folder, "is not there")
+        raise lost_weights(record, folder, "is missing")
 
 
 def lost_weights(record: Record, folder: Path, reason: str) -> ParentError:
     """The error for a finished parent whose weights are lost; it has to be removed, because a run
     with a result is not trained again."""
     return ParentError(
-        f"{record.folder / CHECKPOINT}: {reason}, and {folder.name} starts from it; restore it, or "
-        f"remove {record.folder} and train that run again"
+        f"{record.folder / CHECKPOINT}: {reason}, but {folder.name} starts from it; restore it, "
+        f"or remove {record.folder} and train that run again"
     )
 
 

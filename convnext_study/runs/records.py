@@ -29,7 +29,7 @@ NETWORK_IS_BOUND = "network_is_bound"
 # Its parent decides how long it is trained: about this many epochs.
 EXPECTED_EPOCHS = "expected_epochs"
 CAVEAT = "caveat"  # one line for the plan
-_REDO = "; remove it and train again: the run goes on from its end"
+_REDO = "; remove it and train again: the run continues from its end"
 _REPAIR = "; put it back, or remove the folder and train again"
 
 Status = Literal["new", "unfinished", "running", "failed", "done"]
@@ -105,7 +105,7 @@ def _checked_by(kind: type[BaseModel]) -> Any:
 
 def _as_folder(name: str) -> str:
     if not name or "/" in name or not name.isprintable():
-        raise ValueError("is no name of a folder")
+        raise ValueError("is not a valid folder name")
     return name
 
 
@@ -244,15 +244,15 @@ def read_run_file(folder: Path) -> dict[str, Any]:
         try:
             manifest = read_json(folder / RUN)
         except FileNotFoundError:
-            reason = "holds no run; name the folder of one run"
+            reason = "contains no runs; name the folder of one run"
             if (folder / RESULT).exists():
-                reason = f"has a result, but no {RUN} that says of what{_REPAIR}"
+                reason = f"has a result, but no {RUN} to describe the run{_REPAIR}"
             raise RecordError(folder, reason) from None
         version = manifest.get("format", FORMAT)
         if version == FORMAT:
             _Manifest.model_validate(manifest)
     if version != FORMAT:
-        message = f"format {version!r:.100} is not what this version reads ({FORMAT}); "
+        message = f"has format {version!r:.100}, which this version cannot read ({FORMAT}); "
         is_newer = isinstance(version, int) and version > FORMAT
         message += "update convnext-study" if is_newer else "train it again in another folder"
         raise RecordError(folder, message)
@@ -275,8 +275,8 @@ def read(folder: Path) -> Record:
     if manifest.get("key") != run.key:
         raise RecordError(
             folder,
-            "its key is not that of the run it describes: it was changed by hand, or made by a "
-            "version with other defaults",
+            "its key does not match the run it describes: it was edited, or made by a version "
+            "with other defaults",
         )
     return Record(
         folder=folder,
@@ -294,7 +294,7 @@ def read_result(folder: Path) -> Result:
     with _reading(folder, RESULT, _REDO):
         result = Result.model_validate(read_json(folder / RESULT))
         if math.isnan(result.value):
-            raise ValueError(f"{result.primary}: is no number")
+            raise ValueError(f"{result.primary}: not a number")
     return result
 
 
@@ -366,4 +366,5 @@ def describe_unreadable(unreadable: Sequence[RecordError]) -> str | None:
         return None
     if len(unreadable) == 1:
         return f"one run is left out: {unreadable[0]}"
-    return f"{len(unreadable)} runs are left out, since they cannot be read; one is {unreadable[0]}"
+    count = len(unreadable)
+    return f"{count} runs are left out because they cannot be read, for example {unreadable[0]}"

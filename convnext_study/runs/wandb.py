@@ -88,7 +88,7 @@ def mirrored(run: Run, folder: Path, mode: str, warn: Callable[[str], None]) -> 
         listener = threading.Thread(target=_listen, args=args, daemon=True)
         listener.start()
     except (OSError, TypeError, ValueError) as error:
-        warn(f"{name_of(mode)} is off, and training goes on without it: {error}")
+        warn(f"{name_of(mode)} is off, and training continues without it: {error}")
     try:
         yield
     finally:
@@ -101,7 +101,7 @@ def mirrored(run: Run, folder: Path, mode: str, warn: Callable[[str], None]) -> 
             listener.join(PATIENCE[mode])
             if listener.is_alive():
                 late.set()
-                note = "takes long to end (no network?): it tries on in the background"
+                note = "takes long to finish (no network?): it keeps trying in the background"
                 warn(f"{name_of(mode)} {note}")
 
 
@@ -160,8 +160,8 @@ def _listen(
     """Wait for the process, and warn if it failed."""
     output, _ = process.communicate()
     if (output or process.returncode) and not late.is_set():
-        reason = output.decode(errors="replace").strip() or "its process has ended"
-        warn(f"{name} is off, and training goes on without it: {reason}")
+        reason = output.decode(errors="replace").strip() or "its process ended"
+        warn(f"{name} is off, and training continues without it: {reason}")
 
 
 def main() -> None:

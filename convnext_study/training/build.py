@@ -77,20 +77,20 @@ def _agree_on_data(
         recorded = dict(recorded)
         if recorded.pop(PARENT, None) != fingerprint.get(PARENT):
             raise UserError(
-                f"{where}: the run it starts from ({parent and parent.record.folder.name}) has "
-                "other weights than when this run began; move this run's folder away to begin anew"
+                f"{where}: its parent run ({parent and parent.record.folder.name}) has other "
+                "weights than when this run began; move this run's folder away to start over"
             )
         task.check_data(recorded, where)
 
     def check_planned() -> None:
         if run.data_id and run.data_id.rpartition("#")[2] != digest_of_data(fingerprint):
             raise UserError(
-                f"{folder.path}: {run.data} holds other data than when this run was created; "
-                "run the command again"
+                f"{folder.path}: {run.data} has changed since this run was created; run the "
+                "command again"
             )
 
     expected = distributed.broadcast_object(fingerprint)
-    where_differs = f"{folder.path}: this process sees other data than the first one"
+    where_differs = f"{folder.path}: this process sees other data than the first process"
     distributed.all_or_raise(lambda: check(expected, where_differs))
     distributed.all_or_raise(check_planned)
     distributed.all_or_raise(lambda: folder.record_fingerprint(fingerprint, check))
@@ -111,13 +111,14 @@ def _place(model: nn.Module, recipe: Recipe, runtime: Runtime) -> nn.Module:
         set_checkpointing: Any = getattr(model, "set_grad_checkpointing", None)
         if set_checkpointing is None:
             raise UserError(
-                f"grad_checkpointing: {type(model).__name__} cannot; leave it out for this network"
+                f"grad_checkpointing: {type(model).__name__} does not support it; leave it out "
+                "for this network"
             )
         set_checkpointing(True)
     if recipe.sync_bn and runtime.world_size > 1:
         if torch.device(runtime.device).type != "cuda" and _has_batch_norm(model):
             raise UserError(
-                f"sync_bn: torch synchronises BatchNorm on GPUs only, not on {runtime.device}; "
+                f"sync_bn: torch synchronises BatchNorm only on GPUs, not on {runtime.device}; "
                 "leave it out, or use one process with a larger micro batch"
             )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]

@@ -51,7 +51,9 @@ def write(state: dict[str, Any], file: IO[bytes]) -> None:
         raise error.__context__ if isinstance(error.__context__, OSError) else error from None
     file.seek(-_END_SIZE, os.SEEK_END)
     if file.read(_END_SIZE)[: len(_END)] != _END:
-        raise CheckpointError("torch.save wrote no zip end record; the checksum has no place")
+        raise CheckpointError(
+            "torch.save wrote no zip end record, so there is no place for the checksum"
+        )
     file.seek(-2, os.SEEK_END)
     file.write(struct.pack("<H", len(_MARK) + _DIGEST_SIZE) + _MARK)
     file.seek(0)
@@ -77,7 +79,7 @@ def read(path: Path) -> dict[str, Any]:
             raise
         except pickle.UnpicklingError as error:
             raise CheckpointError(
-                f"{path}: refused, it holds more than tensors and plain values"
+                f"{path}: refused, contains more than tensors and plain values"
             ) from error
         except MemoryError as error:
             raise CheckpointError(f"{path}: cannot be read (out of memory)") from error
@@ -96,7 +98,7 @@ def _check(file: IO[bytes], path: Path) -> None:
         tail = (tail + chunk)[-len(_MARK) :]
         remaining -= len(chunk)
     if tail != _MARK or file.read() != sha256.digest():
-        raise DamagedError(f"{path}: damaged (its checksum does not fit)")
+        raise DamagedError(f"{path}: damaged (its checksum does not match)")
 
 
 def digest(path: Path) -> str:
@@ -139,12 +141,12 @@ def find(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
         for text in damaged:
-            warn(f"{text}; trying the one before it")
+            warn(f"{text}; trying the previous one")
         return path, state
     if damaged:
         raise CheckpointError(
-            f"{'; '.join(damaged)}: no checkpoint is left to go on from; restore one, or move "
-            "the folder away to start again"
+            f"{'; '.join(damaged)}: no usable checkpoint is left; restore one, or move the folder "
+            "away to start over"
         )
     return None
 

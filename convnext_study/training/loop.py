@@ -41,8 +41,8 @@ from convnext_study.training.task import Evaluation
 # After so many non-finite steps in a row, more will not help.
 MAX_SKIPPED_IN_ROW = 10
 MEMORY_ADVICE = (
-    "use a smaller --micro-batch-size, --grad-checkpointing, or --precision bf16 (--dry-run says "
-    "what fits)"
+    "use a smaller --micro-batch-size, --grad-checkpointing, or --precision bf16 (--dry-run "
+    "shows what fits)"
 )
 # If evaluation takes more seconds than this, an epoch's state is also saved before it.
 LONG_EVALUATION = 1.0

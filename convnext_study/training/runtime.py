@@ -33,12 +33,12 @@ def batch_norm_warning(images: int, published: int | None) -> str:
         side = "under" if images < published else "over"
         return (
             f"BatchNorm sees {images} images at a time, {side} the {published} of the published "
-            "training: its rows do not compare with the paper's; use --micro-batch-size"
+            "training: these rows are not comparable with the paper's; use --micro-batch-size"
         )
     if images < SMALL_BATCH:
         return (
-            f"BatchNorm sees {images} images at a time, under {SMALL_BATCH}: networks with it are "
-            "handicapped against those with LayerNorm; use a larger micro-batch or sync_bn"
+            f"BatchNorm sees {images} images at a time, under {SMALL_BATCH}, which handicaps its "
+            "networks against those with LayerNorm; use a larger micro-batch or sync_bn"
         )
     return ""
 

@@ -164,15 +164,15 @@ class TrainState:
         except OSError as error:
             reason = error.strerror or str(error)
         raise UserError(
-            f"{path}: the first process goes on from this checkpoint, and this one sees {reason}; "
-            "all processes need the same folder: give the command again when its disk is in step"
+            f"{path}: the first process resumes from this checkpoint, but this one sees {reason}; "
+            "all processes need the same folder: run the command again once its disk is in sync"
         )
 
     def _load(self, saved: dict[str, Any]) -> None:
         if saved["key"] != self.folder.run.key:
             raise UserError(
-                f"{self.folder.path}: its checkpoint is of another run (other network, recipe, "
-                "data or seed); choose another --out, or move the checkpoint away"
+                f"{self.folder.path}: its checkpoint belongs to another run (other network, "
+                "recipe, data or seed); choose another --out, or move the checkpoint away"
             )
         self.model.load_state_dict(saved["model"])
         if self.ema is not None:

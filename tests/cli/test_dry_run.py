@@ -82,7 +82,7 @@ def test_what_is_done_and_half_done_is_told(tmp_path: Path) -> None:
     assert rows["left"][0] == "3"
     left = 0.5 * flops(rows, "resnet") + 0.8 * flops(rows, "gelu")
     assert flops(rows, "left") == pytest.approx(left, rel=0.01)
-    assert "at the speed of the 1 finished here: " in shown
+    assert "at the speed of the 1 finished runs: " in shown
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
@@ -94,11 +94,11 @@ def test_a_plan_of_the_paper_on_other_gpus_without_its_data(tmp_path: Path) -> N
     told = json.loads(invoke(*words, "--json").stdout)
     (run,) = told["runs"]
     assert (run["batch_per_device"], run["state"], run["left"]) == (512, "to do", 1)
-    assert "data: gone: no such folder; counted as if ImageNet-1K were there" in shown.stdout
+    assert "data: gone: no such folder; ImageNet-1K's size is used" in shown.stdout
     assert told["total"]["gpu_hours"] == run["gpu_hours"]
     assert f"{run['gpu_hours']:,.1f} h" in rows_of(shown.stdout)["total"]
     assert f"8 GPUs per run: about {run['gpu_hours'] / 8:,.1f} h" in shown.stdout
-    assert "0.2 of 494.7 TFLOP/s that an H100 has" in shown.stdout
+    assert "0.2 of 494.7 TFLOP/s peak of an H100" in shown.stdout
     assert run["images_that_fit"] > run["micro_batch_size"] == 128
     assert told["recipes"][0]["recipe"] == "published"
     *_, warning = told["warnings"]
@@ -118,7 +118,7 @@ def test_slurm_prints_the_script_alone(tmp_path: Path) -> None:
 
 def test_data_that_is_not_there_is_not_needed(tmp_path: Path) -> None:
     shown = invoke("roadmap", "--steps", "gelu", "--data", "cifar10:gone", "--download").stdout
-    assert "data: gone: cifar10 is not there yet; counted with its known size" in shown
+    assert "data: gone: cifar10 is not there yet; its known size is used" in shown
     assert "50,000 training" in shown
     assert list(tmp_path.iterdir()) == []
 

@@ -132,10 +132,10 @@ def test_a_projects_file_and_presets(
     assert command("train", "gelu", "--dry-run").code == 0
     for text, says in (
         ("epoch = 3", "epoch"),
-        ("[eval]\ntrust = true", "no option takes this"),
-        ("[export]\ncode = 'net.py'", "no option takes this"),
-        ("[study]\nfile = 'net.py'", "no option takes this"),
-        ("launcher = 'slurm'\ncluster = 'site.toml'", "no option takes this"),
+        ("[eval]\ntrust = true", "not an option"),
+        ("[export]\ncode = 'net.py'", "not an option"),
+        ("[study]\nfile = 'net.py'", "not an option"),
+        ("launcher = 'slurm'\ncluster = 'site.toml'", "not an option"),
         ("data = ''", "the value is empty"),
         ("extra-steps = 'grn,net.py'", "names a Python file"),
         ("[tran]\nx = 1", "did you mean train"),
@@ -147,7 +147,7 @@ def test_a_projects_file_and_presets(
         assert says in errors
     for words in (["--help"], ["--version"], ["train", "--help"]):
         assert command(*words).code == 0
-    with pytest.raises(UserError, match="no option takes this"):
+    with pytest.raises(UserError, match="not an option"):
         options = {"train": {"seeds": ("seeds", True)}}
         project_defaults(options, _written(tmp_path / "x.toml", "seeds = [1]"))
 

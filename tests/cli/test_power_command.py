@@ -23,7 +23,7 @@ def ask(*arguments: str) -> str:
 def test_the_papers_deviation_is_the_default() -> None:
     needed = seeds_needed(0.3, paper_std())
     text = ask("--effect", "0.3")
-    assert text.startswith(f"{needed.seeds} seeds for each network")
+    assert text.startswith(f"{needed.seeds} seeds per network")
     assert "Table 10" in text
     assert "80 % of studies" in text or f"{100 * needed.reached:.0f} % of studies" in text
 
@@ -51,7 +51,7 @@ def test_bad_requests(tmp_path: Path) -> None:
     write_study(tmp_path / "one", fake_runs()[:3])
     for arguments, says in (
         (["--effect", "0"], "an effect of 0 points"),
-        (["--effect", "1e-6"], "over 100000 seeds"),
+        (["--effect", "1e-6"], "more than 100000 seeds"),
         (["--effect", "1", "--study", str(tmp_path / "none")], "no such folder"),
         (["--effect", "1", "--study", str(tmp_path / "one")], "no network has two finished seeds"),
         (["--effect", "1", "--alpha", "2"], "alpha 2"),
@@ -59,5 +59,5 @@ def test_bad_requests(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=says):
             ask(*arguments)
-    with pytest.raises(UserError, match="standard deviation of 0: give both"):
+    with pytest.raises(UserError, match="standard deviation of 0: both must"):
         seeds_needed(0.3, PooledStd(0, 3, "a study"))

@@ -241,7 +241,7 @@ def test_draws_are_even_and_each_images_own() -> None:
     assert (Draws(10, images, 3).integers(-2, 3, 3) != taken).any(1).mean() > 0.9
     draws = Draws(9, images, 3)
     draws.integers(0, 5, 3)
-    with pytest.raises(IndexError, match="4 draws of each image; 3 were made"):
+    with pytest.raises(IndexError, match="4 draws per image, but 3 were made"):
         draws.integers(0, 5)
 
 

@@ -94,7 +94,7 @@ def all_batches(data: DatasetPair, workers: int = 0) -> list[Batch]:
 def test_broken_images_stop_and_are_named(tmp_path: Path, damage: str) -> None:
     make, says = BROKEN[damage]
     data = open_data(f"folder:{broken_folder(tmp_path, make())}")
-    with pytest.raises(CorruptImage, match=rf"3\.jpg: not a readable image.*{says}") as caught:
+    with pytest.raises(CorruptImage, match=rf"3\.jpg: cannot be decoded.*{says}") as caught:
         all_batches(data)
     assert "\n" not in str(caught.value)
     assert caught.value.name == str(tmp_path / "train" / "cat" / "3.jpg")
@@ -174,7 +174,7 @@ def test_when_nothing_is_readable_it_stops(tmp_path: Path) -> None:
     for file in (root / "train").rglob("*.jpg"):
         file.write_bytes(b"")
     data = open_data(f"folder:{root}", corrupt_images="skip")
-    with pytest.raises(DataError, match="and the 3 images after it cannot be read"):
+    with pytest.raises(DataError, match="and the 3 images after it cannot be decoded"):
         all_batches(data, workers=1)
 
 

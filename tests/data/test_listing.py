@@ -80,7 +80,7 @@ def test_a_class_that_holds_itself_is_refused(tmp_path: Path) -> None:
     root = make_folder(tmp_path)
     for part in ("train", "val"):
         (root / part / "all").symlink_to("..")
-    refused(f"folder:{root}", "train/all: a link to a folder above it")
+    refused(f"folder:{root}", "train/all: is a link to a parent folder")
 
 
 # What cannot be looked at

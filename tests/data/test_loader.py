@@ -126,8 +126,8 @@ def test_the_fewest_equal_pieces(batch: int, sharding: BatchSharding, pieces: in
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        (lambda: accum_steps(64, BatchSharding(0, 3, 16)), "64 does not divide.*63 and 66"),
-        (lambda: accum_steps(2, BatchSharding(0, 4)), "nearest that do: 4"),
+        (lambda: accum_steps(64, BatchSharding(0, 3, 16)), "64 cannot be divided.*63 and 66"),
+        (lambda: accum_steps(2, BatchSharding(0, 4)), "nearest that can: 4"),
         (lambda: BatchSharding(2, 2), "rank 2"),
         (lambda: BatchSharding(micro_batch_size=0), "micro batch 0"),
     ],

@@ -130,12 +130,12 @@ def _labels(values: Any) -> Callable[[Path], None]:
 
 SMALL = np.zeros((4, 5), np.uint8)
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (Path.unlink, "is missing, the mask of train/images/1.jpg"),
-    "size": (_labels(SMALL), "is 5x4 pixels, and its image 50x40"),
-    "range": (_labels(np.full((40, 50), 9, np.uint8)), "holds label 9; there are 3 classes"),
-    "colours": (lambda path: picture(0).save(path), "one number a pixel"),
-    "cut": (lambda path: path.write_bytes(path.read_bytes()[:40]), "not a readable image"),
-    "16 bits": (_labels(np.full((40, 50), 300, np.uint16)), "holds label 300"),
+    "missing": (Path.unlink, "is missing, but train/images/1.jpg"),
+    "size": (_labels(SMALL), "is 5x4 pixels, but its image is 50x40"),
+    "range": (_labels(np.full((40, 50), 9, np.uint8)), "has label 9, but there are 3 classes"),
+    "colours": (lambda path: picture(0).save(path), "one class number per pixel"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:40]), "cannot be decoded"),
+    "16 bits": (_labels(np.full((40, 50), 300, np.uint16)), "has label 300"),
 }
 
 
@@ -250,42 +250,42 @@ def make(
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "0 and 255": ({"save": with_(lambda m: m * 255), "labels": 2}, "write 1 in place of 255"),
+    "0 and 255": ({"save": with_(lambda m: m * 255), "labels": 2}, "replace 255 with 1"),
     "0 and 255, named": (
         {"save": with_(lambda m: m * 255), "labels": 2, "names": 2},
-        "write 1 in place of 255",
+        "replace 255 with 1",
     ),
     "0 and 255 in val": (
         {"val": with_(lambda m: m * 255), "labels": 2},
-        "val/masks: masks hold 0 and 255 alone",
+        "val/masks: masks contain only 0 and 255",
     ),
-    "0 and 128": ({"save": with_(lambda m: m * 128), "labels": 2}, "write 1 in place of 128"),
-    "a gap": ({"save": with_(lambda m: m * 2)}, "class 1, 3, masks hold 0, 2, 4; number the"),
-    "one class": ({"labels": 1}, "no pixel is of class 1"),
+    "0 and 128": ({"save": with_(lambda m: m * 128), "labels": 2}, "replace 128 with 1"),
+    "a gap": ({"save": with_(lambda m: m * 2)}, "class 1, 3; masks contain 0, 2, 4; number"),
+    "one class": ({"labels": 1}, "no pixel has class 1"),
     "from one": ({"save": with_(lambda m: m + 1)}, "subtract 1 from every mask"),
-    "from one, named": ({"save": with_(lambda m: m + 1), "names": 3}, "subtract 1 from every"),
+    "from one, named": ({"save": with_(lambda m: m + 1), "names": 3}, "subtract 1 everywhere"),
     "from one, more names": (
         {"save": with_(lambda m: m + 1), "names": 4},
         r"class 0 \(class 0\).*subtract 1 from every mask",
     ),
-    "a name too many": ({"names": 4}, r"no pixel is of class 3 \(class 3\).*classes\.txt"),
-    "all ignored": ({"save": with_(lambda m: m * 0 + 255)}, "train/masks: no pixel has a class"),
+    "a name too many": ({"names": 4}, r"no pixel has class 3 \(class 3\).*classes\.txt"),
+    "all ignored": ({"save": with_(lambda m: m * 0 + 255)}, "train/masks: all pixels are ignored"),
     "nothing to measure": ({"val": with_(lambda m: m * 0 + 255)}, "nothing to measure"),
     "only in val": (
         {"val": with_(lambda m: m * 2)},
-        r"val/masks/0\.png: holds class 4, and no mask in .*train/masks does",
+        r"val/masks/0\.png: has class 4, but no mask in .*train/masks does",
     ),
     "only in val, named": (
         {"save": with_(lambda m: np.where(m == 2, 255, m)), "val": plain, "names": 2},
-        "subtract 1 from every one",
+        "subtract 1 everywhere",
     ),
-    "jpeg": ({"save": as_jpeg}, r"train/masks/0\.png: holds JPEG and no PNG.*save masks as PNG"),
+    "jpeg": ({"save": as_jpeg}, r"train/masks/0\.png: is a JPEG file, not PNG.*save masks as PNG"),
     "equal channels": (
         {"save": with_(lambda m: np.stack([m] * 3, 2))},
-        r"channels are equal: keep the first.*getchannel\(0\)",
+        r"channels are equal, so keep only the first.*getchannel\(0\)",
     ),
-    "colours": ({"save": with_(lambda m: np.stack([m, m, m + 9], 2))}, "give each colour its"),
-    "upside down": ({"orientation": 3}, r"train/images/0\.jpg: EXIF orientation 3.*exif_transpose"),
+    "colours": ({"save": with_(lambda m: np.stack([m, m, m + 9], 2))}, "replace each colour with its"),
+    "upside down": ({"orientation": 3}, r"train/images/0\.jpg: has EXIF orientation 3.*exif_transpose"),
     "turned square": ({"orientation": 6, "height": 16}, "EXIF orientation 6.*remove the tag"),
     "upright mask": (
         {"orientation": 6, "save": with_(lambda m: np.rot90(m))},
@@ -343,17 +343,17 @@ def test_two_images_with_one_mask(tmp_path: Path) -> None:
     uri = make(tmp_path)
     images = tmp_path / "train" / "images"
     shutil.copy(images / "1.jpg", images / "1.png")
-    refused(uri, r"masks/1\.png: is the mask of .*1\.jpg and of .*1\.png")
+    refused(uri, r"masks/1\.png: is the mask of both .*1\.jpg and .*1\.png")
 
 
 TRAIN_IDS = [*range(19), IGNORE]
 STREETS: dict[str, tuple[list[int], list[int], str]] = {
-    "train ids": (TRAIN_IDS, TRAIN_IDS, "train/.*holds train ids.*gtFine_trainvaltest.zip"),
-    "train ids without 255": (TRAIN_IDS[:-1], TRAIN_IDS[:-1], "holds train ids"),
-    "train ids in val": ([*range(34)], TRAIN_IDS, "val/.*holds train ids"),
-    "no id": ([7, 26, 40], [7, 26], "holds label 40; there are 34 classes"),
-    "only in val": ([7, 26], [7, 26, 31], r"holds class 16 \(train\), and no mask in .*train"),
-    "nothing": ([0, 1, 3, 4], [7, 26], "no pixel has a class"),
+    "train ids": (TRAIN_IDS, TRAIN_IDS, "train/.*contains train ids.*gtFine_trainvaltest.zip"),
+    "train ids without 255": (TRAIN_IDS[:-1], TRAIN_IDS[:-1], "contains train ids"),
+    "train ids in val": ([*range(34)], TRAIN_IDS, "val/.*contains train ids"),
+    "no id": ([7, 26, 40], [7, 26], "has label 40, but there are 34 classes"),
+    "only in val": ([7, 26], [7, 26, 31], r"has class 16 \(train\), but no mask in .*train"),
+    "nothing": ([0, 1, 3, 4], [7, 26], "all pixels are ignored"),
 }
 
 
@@ -372,5 +372,5 @@ def test_cityscapes_with_train_ids_alone(tmp_path: Path) -> None:
     for path in make_cityscapes(tmp_path).rglob("*_labelIds.png"):
         path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
     refused(
-        f"cityscapes:{tmp_path}", r"labelTrainIds\.png is not read; unpack", corrupt_images="skip"
+        f"cityscapes:{tmp_path}", r"labelTrainIds\.png is not used; unpack", corrupt_images="skip"
     )

@@ -128,7 +128,9 @@ def test_without_draws_a_person_is_cut_as_it_is(tmp_path: Path) -> None:
 
 def test_a_missing_image_is_one_line_or_skipped(tmp_path: Path) -> None:
     (make_split(tmp_path) / "images" / "1.png").unlink()
-    with pytest.raises(CorruptImage, match=r"images/1\.png: is missing, and the annotation"):
+    with pytest.raises(
+        CorruptImage, match=r"images/1\.png: is named in the annotation, but missing"
+    ):
         open_data(f"mpii:{tmp_path}")
     data = open_data(f"mpii:{tmp_path}", corrupt_images="skip")
     with pytest.raises(CorruptImage):
@@ -140,7 +142,7 @@ def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     refused(f"mpii:{tmp_path}", r"needs mpii_human_pose_v1_u12_1\.mat, or annot/train")
     (tmp_path / "mpii_human_pose_v1_u12_1.mat").write_bytes(b"no")
-    refused(f"mpii:{tmp_path}", "not an annotation of MPII")
+    refused(f"mpii:{tmp_path}", "not an MPII annotation")
 
 
 def change_people(path: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
@@ -153,24 +155,24 @@ def change_people(path: Path, change: Callable[[list[dict[str, Any]]], object]) 
 def test_an_annotation_without_a_field_is_one_line(tmp_path: Path) -> None:
     path = make_split(tmp_path) / "annot" / "train.json"
     change_people(path, lambda people: people[2].pop("scale"))
-    refused(f"mpii:{tmp_path}", r"train\.json.*not an annotation of MPII \('scale'\)")
+    refused(f"mpii:{tmp_path}", r"train\.json.*not an MPII annotation \('scale'\)")
 
 
 NAN = float("nan")
 PLACES = joints_of(0).tolist()
 BAD_PEOPLE: dict[str, tuple[dict[str, Any], str]] = {
-    "centre of no number": ({"center": [NAN, 44.5]}, "the centre is at nan, 44.5, which is no pl"),
+    "centre of no number": ({"center": [NAN, 44.5]}, "the centre is at nan, 44.5, which is not a"),
     "centre that is not known": ({"center": [-1, -1]}, "the centre is at -1, -1"),
     "scale 0": ({"scale": 0}, "the scale is 0, which makes a square of 0 pixels"),
     "scale of no number": ({"scale": NAN}, "the scale is nan"),
     "endless scale": ({"scale": float("inf")}, "the scale is inf"),
     "joint of no number": (
         {"joints": [*PLACES[:2], [NAN, 3], *PLACES[3:]]},
-        r"joint 2 \(right hip\) is at nan, 2.5, which is no place",
+        r"joint 2 \(right hip\) is at nan, 2.5, which is not a valid",
     ),
     "17 joints": ({"joints": [*PLACES, [1, 1]], "joints_vis": [1] * 17}, "has 17 joints"),
-    "17 marks": ({"joints_vis": [1] * 17}, "16 joints and 17 marks"),
-    "a word": ({"joints": "none"}, "not an annotation of MPII"),
+    "17 marks": ({"joints_vis": [1] * 17}, "16 joints and 17 visibility flags"),
+    "a word": ({"joints": "none"}, "not an MPII annotation"),
 }
 
 
@@ -204,8 +206,8 @@ def test_the_same_in_the_file_of_mpiis_authors(tmp_path: Path, case: str) -> Non
     [
         (np.zeros((2, 2, 4)), r"gt_valid\.mat: person 0 \(8\.png\): has a head of 0 pixels"),
         (np.full((2, 2, 4), np.nan), r"gt_valid\.mat: person 0 .*a head of nan"),
-        (np.zeros((2, 2, 3)), r"gt_valid\.mat: holds 3 heads, and .*valid\.json 4 people"),
-        (np.zeros(4), r"gt_valid\.mat: not an annotation of MPII|holds 1 heads"),
+        (np.zeros((2, 2, 3)), r"gt_valid\.mat: has 3 heads, but .*valid\.json has 4 people"),
+        (np.zeros(4), r"gt_valid\.mat: not an MPII annotation|holds 1 heads"),
     ],
 )
 def test_heads_that_measure_nothing(tmp_path: Path, heads: Any, says: str) -> None:
@@ -217,8 +219,12 @@ def test_heads_that_measure_nothing(tmp_path: Path, heads: Any, says: str) -> No
 @pytest.mark.parametrize(
     ("file", "labelled", "says"),
     [
-        ("train.json", (), "for train has a labelled joint.*nothing to learn from"),
-        ("valid.json", (6, 7), "for val has a labelled joint that counts.*nothing to measure"),
+        ("train.json", (), "for train has no person with a labelled joint.*nothing to learn from"),
+        (
+            "valid.json",
+            (6, 7),
+            "for val has no person with a labelled joint that counts.*nothing to measure",
+        ),
     ],
 )
 def test_nobody_with_a_joint_that_counts(

@@ -121,7 +121,7 @@ def test_they_stay_between_epochs_and_resume_exactly(data: DatasetPair, readers:
         assert torch.equal(found.images, expected.images)
         assert (found.erased, found.step) == (expected.erased, expected.step)
     assert not torch.equal(first[0].images, second[0].images)
-    with pytest.raises(RuntimeError, match="given up when others were requested"):
+    with pytest.raises(RuntimeError, match="dropped when others were requested"):
         list(unfinished)
 
 
@@ -238,7 +238,7 @@ def test_a_run_whose_readers_are_killed_saves_what_there_is(
             time.sleep(0.5)
         return False
 
-    with pytest.raises(RunFailed, match=r"a process that reads images ended .*state is saved$"):
+    with pytest.raises(RunFailed, match=r"a data reader ended .*state is saved$"):
         train(run, folder, Runtime(workers=2), stop=stop)
     assert [event["event"] for event in read_events(folder)] == ["started", "failed"]
     assert checkpoint_file.read(folder / CHECKPOINT)["state"]["step"] >= min(when, 3)

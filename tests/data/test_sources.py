@@ -95,13 +95,13 @@ def test_a_folders_image_size_is_its_own_up_to_224(tmp_path: Path, side: int, si
 def test_bad_folders_are_named(tmp_path: Path) -> None:
     for part in ("train", "val"):
         (tmp_path / part).mkdir()
-    refused(f"folder:{tmp_path}", "train: holds no class folders")
+    refused(f"folder:{tmp_path}", "train: contains no class folders")
     root = make_folder(tmp_path / "other")
     (root / "val" / "dog").rename(root / "val" / "wolf")
     refused(f"folder:{root}", "different classes.*dog, wolf")
     for file in (root / "train" / "dog").iterdir():
         file.unlink()
-    refused(f"folder:{root}", "dog: holds no images")
+    refused(f"folder:{root}", "dog: contains no images")
 
 
 @pytest.mark.parametrize(
@@ -121,19 +121,22 @@ def test_bad_folders_are_named(tmp_path: Path) -> None:
         (f"synthetic:10,32,{'9' * 5000}", "too much memory"),
         ("timm:wds/nowhere?train=a-{0..9999999999}.tar", "more than 100,000 shards"),
         ("timm:wds/nowhere?train={0..999}{0..999}.tar", "more than 100,000 shards"),
-        (f"timm:wds/nowhere?train={{0..{'9' * 5000}}}.tar", "no shards called"),
+        (f"timm:wds/nowhere?train={{0..{'9' * 5000}}}.tar", "no shards named"),
         ("timm:", "needs a path"),
-        ("timm:/nowhere/at/all", "holds no train, folder or tar"),
+        ("timm:/nowhere/at/all", "contains no train, as a folder or tar"),
         ("timm:tfds/imagenet2012", "only streams images"),
         ("timm:hfids/cifar10", "only streams images"),
         ("timm:torch/nonsense", "train: cannot be opened"),
-        ("timm:wds/nowhere", r"no shards called \*train\*\.tar"),
+        ("timm:wds/nowhere", r"no shards named \*train\*\.tar"),
         ("timm:x?rot=y", "unknown option 'rot'; did you mean root"),
         ("cluter", "did you mean clutter"),
         ("clutter:hart", "'hart' is unknown; did you mean hard"),
         ("clutter:test", "use one of easy, medium, hard, tune"),
-        ("clutter:easy,hard", "takes one difficulty, and tune, as in clutter:hard,tune"),
-        ("clutter:tune,tune", "takes one difficulty, and tune"),
+        (
+            "clutter:easy,hard",
+            "takes one difficulty, optionally with tune, as in clutter:hard,tune",
+        ),
+        ("clutter:tune,tune", "takes one difficulty, optionally"),
         ("clutter:hard,", "'' is unknown"),
         *((f"figures:{text}", "as in figures:128") for text in ("0", "64,0", "a", "9999")),
         *(
@@ -176,7 +179,7 @@ def test_cifar_of_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
     for content in (b"", b"\x80\x04broken"):
         for file in tmp_path.glob("cifar-*/*"):
             file.write_bytes(content)
-        refused(f"{name}:{tmp_path}", f"{name} is not there or damaged")
+        refused(f"{name}:{tmp_path}", f"{name} is missing or damaged")
 
 
 def test_synthetic_has_what_was_asked() -> None:

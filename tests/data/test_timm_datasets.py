@@ -85,7 +85,7 @@ def test_a_bad_image_in_a_tar_is_named(tmp_path: Path) -> None:
     for part in ("train", "val"):
         pack(tmp_path / "images" / part, tmp_path / f"{part}.tar")
     data = open_data(f"timm:{tmp_path}")
-    with pytest.raises(DataError, match=r"train\.tar:dog/2\.jpg: not a readable image"):
+    with pytest.raises(DataError, match=r"train\.tar:dog/2\.jpg: cannot be decoded"):
         list(train_batches(data, RECIPE, 0, 0, 0, partial(readers_of, data, RECIPE, 1)))
     skipping = open_data(f"timm:{tmp_path}", corrupt_images="skip")
     list(train_batches(skipping, RECIPE, 0, 0, 0, partial(readers_of, skipping, RECIPE, 1)))
@@ -96,7 +96,7 @@ def test_a_bad_image_of_torchvisions_is_named(tmp_path: Path) -> None:
     root = make_folder(tmp_path)
     (root / "train" / "cat" / "0.jpg").write_bytes(b"no image")
     data = open_data(f"timm:torch/image_folder?root={root}")
-    with pytest.raises(DataError, match=r"train/cat/0\.jpg: not a readable image"):
+    with pytest.raises(DataError, match=r"train/cat/0\.jpg: cannot be decoded"):
         list(train_batches(data, RECIPE, 0, 0))
 
 
@@ -165,16 +165,16 @@ def sparse(root: Path) -> str:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (cut_off, "train.tar: ends before its end mark"),
-        (cut_shard, "set-val-001.tar: ends before its end mark"),
-        (missing_shard, r"no shards called set-train-001\.tar"),
-        (no_tar, "val.tar: no tar archive with images"),
+        (cut_off, "train.tar: has no end mark"),
+        (cut_shard, "set-val-001.tar: has no end mark"),
+        (missing_shard, r"no shards named set-train-001\.tar"),
+        (no_tar, "val.tar: not a tar archive with images"),
         (lambda root: folder(root) + "?size=big", "size 'big' is not a number"),
         (lambda root: folder(root) + f"?size={'9' * 5000}", "is not a number of pixels up to 4096"),
-        (class_of("99999999999"), "holds label 99999999999; the largest is 99999"),
-        (class_of("-1"), "holds label -1"),
+        (class_of("99999999999"), "has label 99999999999; the largest allowed is 99999"),
+        (class_of("-1"), "has label -1"),
         (class_of("9" * 5000), r"set-train-000\.tar: not a shard"),
-        (sparse, r"b/1\.cls is no plain file"),
+        (sparse, r"b/1\.cls is not a regular file"),
         (lambda root: shards(root, missing=True), "has no .cls and no .json"),
     ],
 )

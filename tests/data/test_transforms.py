@@ -111,7 +111,7 @@ def test_every_operation_at_every_magnitude(synthetic: DatasetPair, notation: st
 @pytest.mark.parametrize("notation", ["rand-x1", "fancy"])
 def test_wrong_notation_is_one_line(synthetic: DatasetPair, notation: str) -> None:
     recipe = MODERN.replace(rand_augment=notation, image_size=32)
-    with pytest.raises(RecipeError, match="not timm's notation") as caught:
+    with pytest.raises(RecipeError, match="not in timm's notation") as caught:
         train_transform(synthetic, recipe)
     assert "\n" not in str(caught.value)
 

@@ -37,7 +37,7 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(b"\0" * max(free.f_bavail * free.f_frsize - 8192, 0))
     good = (folder / CHECKPOINT).read_bytes()
-    with pytest.raises(RunFailed, match=r"cannot be written .*make room") as caught:
+    with pytest.raises(RunFailed, match=r"cannot be written .*free some space") as caught:
         train(run, folder)
     assert "\n" not in str(caught.value)
     assert (folder / CHECKPOINT).read_bytes() == good

@@ -64,7 +64,7 @@ def test_on_data_of_other_classes_it_is_refused(dense: tuple[Path, Result]) -> N
     loaded = load_run(dense[0], trust=True)
     assert loaded.run is not None
     assert loaded.class_names is not None
-    with pytest.raises(EvaluationError, match="classes of other names, or in another order"):
+    with pytest.raises(EvaluationError, match="other class names, or another order"):
         evaluate_by_task(replace(loaded, class_names="other"), loaded.run.data, Runtime())
 
 
@@ -96,14 +96,14 @@ def test_a_run_is_evaluated_on_its_classes_in_their_order_only(tmp_path: Path) -
     ):
         done = command(where, "--device", "cpu", "--data", data)
         assert isinstance(done.exception, EvaluationError)
-        assert f"in another order, than {data} has" in str(done.exception)
+        assert f"another order, than {data} has" in str(done.exception)
     # Data that was moved is the run's own, where it is named.
     moved = own.rename(tmp_path / "moved")
     gone = command(where)
     assert isinstance(gone.exception, DataError)
-    assert str(gone.exception).endswith("if it was moved, name it: --data folder:PATH")
+    assert str(gone.exception).endswith("pass its new location: --data folder:PATH")
     notes = evaluate(load_run(Path(where)), open_data(f"folder:{moved}"), 8, Runtime()).notes
-    assert not any("is assumed" in note for note in notes)
+    assert not any("assuming that these classes are the same" in note for note in notes)
     moved.rename(own)
     # The training part is not needed, neither in the data that are named nor in its own.
     shutil.rmtree(own / "train")
@@ -132,7 +132,7 @@ def test_a_run_whose_data_changed_after_it_was_asked_for_does_not_begin(tmp_path
     run = make_tiny_run(epochs=1, global_batch_size=4)
     (run,) = identify([run.model_copy(update={"data": f"folder:{root}"})])
     (root / "train" / "cat" / "0.jpg").unlink()
-    with pytest.raises(UserError, match="holds other data than when this run was created"):
+    with pytest.raises(UserError, match="has changed since this run was created"):
         train(run, tmp_path / "run")
 
 
@@ -229,7 +229,7 @@ def test_bad_images_leave_the_denominator(tmp_path: Path, bad: int) -> None:
     told = json.loads(done.stdout)
     assert (told["images"], told["corrupt_images"]) == (3, 1)
     assert told["top1"]["percent"] == pytest.approx(100 * told["top1"]["right"] / 3)
-    assert "1 of 4 validation images cannot be read and are left out" in told["notes"]
+    assert "1 of 4 validation images cannot be decoded and are left out" in told["notes"]
 
 
 def test_published_transforms() -> None:
@@ -313,10 +313,10 @@ def test_weights_tell_layer_scale_and_grn(tmp_path: Path) -> None:
     [
         (["convnext_tinyy", "--data", "digits"], "did you mean convnext_tiny?"),
         (["torchvision:resnet5", "--data", "digits"], "did you mean resnet50?"),
-        (["torchvision:resnet18.V9", "--data", "digits"], "there are IMAGENET1K_V1"),
+        (["torchvision:resnet18.V9", "--data", "digits"], "available: IMAGENET1K_V1"),
         (["no/such/run"], "no/such/run: no such run folder"),
-        (["roadmap_nano_gelu"], "on what?"),
-        (["convnext_atto", "--data", "digits"], "tells 1000 classes apart, digits has 10"),
+        (["roadmap_nano_gelu"], "no data set given"),
+        (["convnext_atto", "--data", "digits"], "distinguishes 1000 classes, digits has 10"),
         (["roadmap_nano_gelu", "--data", "digits", "--weights", "gone.pth"], "gone.pth"),
         (["roadmap_t_gelu", "--data", "digits", "--pretrained"], "No pretrained weights"),
     ],
@@ -334,7 +334,7 @@ def test_without_a_network_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(named, "_resolves", lambda _: True)
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(Unreachable, match=r"cannot be fetched \(Name or service not known\)"):
+    with pytest.raises(Unreachable, match=r"cannot be downloaded \(Name or service not known\)"):
         load_named("convnext_tiny.fb_in1k", pretrained=True)
 
 
@@ -354,12 +354,12 @@ def test_weights_that_are_missing_or_of_another_network(tmp_path: Path) -> None:
     run = make_tiny_run()
     record = {"key": run.key, "run": run.model_dump(mode="json")}
     (tmp_path / "run.json").write_text(json.dumps(record))
-    with pytest.raises(EvaluationError, match="no checkpoint that can be read"):
+    with pytest.raises(EvaluationError, match="no readable checkpoint"):
         load_run(tmp_path)
     net = roadmap_net(run.model.args, num_classes=10, drop_path=0.0, init="kaiming")
     torch.save(net.state_dict(), tmp_path / "tiny.pth")
     with pytest.raises(EvaluationError, match="do not fit RoadmapNet"):
         load_named("roadmap_nano_layer_norm", weights=tmp_path / "tiny.pth")
     torch.save({"cls_token": torch.zeros(1)}, tmp_path / "vit.pth")
-    with pytest.raises(PretrainedError, match=r"vit\.pth: the weights are in no known layout"):
+    with pytest.raises(PretrainedError, match=r"vit\.pth: the weights have no known layout"):
         load_named("roadmap_nano_layer_norm", weights=tmp_path / "vit.pth")

@@ -108,10 +108,10 @@ def test_a_python_file_that_the_record_names_is_not_run(stranger: Stranger) -> N
     spec = get_roadmap("nano").upto("layer_norm").to_dict()
     stranger.by_file(spec)
     done = commands_on(stranger)
-    refused(done, "asks to run the Python file")
+    refused(done, "requests to run the Python file")
     assert command("report", str(stranger.study)).exit_code == 0
     assert not stranger.marker.exists()
-    with pytest.raises(TrustError, match="is not the file that"):
+    with pytest.raises(TrustError, match="is not the file with which"):
         other = stranger.study / "other.py"
         other.write_text(stranger.file.read_text() + "\n")
         load_run(stranger.folder, code=other)
@@ -157,9 +157,11 @@ def test_no_module_is_imported(
         run = stranger.change(task={"name": reference})
     else:
         run = stranger.change(model={"builder": reference, "args": {"path": str(stranger.file)}})
-    with pytest.raises(TrustError, match="asks to import"):  # a file called like a module of ours
+    with pytest.raises(
+        TrustError, match="requests to import"
+    ):  # a file called like a module of ours
         allowed_calls(run, code=stranger.folder / "build.py")
-    refused(commands_on(stranger), "asks to import")
+    refused(commands_on(stranger), "requests to import")
     assert not stranger.marker.exists()
 
 
@@ -310,7 +312,7 @@ NESTED = {
     "a place to fetch from": {"backbone": "hf-hub:stranger/model"},
     "a folder": {"backbone": "local-dir:/tmp/x"},
     "weights to fetch": {"backbone": "resnet18", "pretrained": True},
-    "no network within": {"parent": {"builder": 3}},
+    "does not name the inner network": {"parent": {"builder": 3}},
     "a path in a list": {"widths": [8, "/etc/passwd"]},
 }
 

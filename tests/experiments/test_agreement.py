@@ -96,5 +96,5 @@ def test_a_road_of_other_widths_has_the_same_steps() -> None:
         32,
     )
     assert get_roadmap("t").scaled(1.0) == get_roadmap("t")
-    with pytest.raises(StepError, match=r"^factor 0\.01: leaves none of 8 channels"):
+    with pytest.raises(StepError, match=r"^factor 0\.01: leaves no channels of 8"):
         get_roadmap("nano").scaled(0.01)

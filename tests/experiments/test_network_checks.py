@@ -117,7 +117,7 @@ def test_one_value_per_channel_is_no_batch(tmp_path: Path) -> None:
 def test_an_image_that_shrinks_to_nothing_is_refused(tmp_path: Path) -> None:
     small = Context(road=NANO, changes={"image_size": 4}).runs(["separate_downsampling"])
     assert "image size: 4 is too small" in said(small[0])
-    assert "no images of 32x32" in said(own(tmp_path, "large"))
+    assert "does not accept 32x32 images" in said(own(tmp_path, "large"))
 
 
 def test_a_name_that_timm_lacks_is_told_with_the_nearest() -> None:
@@ -138,5 +138,5 @@ def test_what_other_tasks_make_of_a_network_is_theirs(tmp_path: Path) -> None:
     check(of("maps", "segmentation"))
     with pytest.raises(TaskError, match="returns nothing"):
         check(of("nothing", "segmentation"))
-    assert "has no use for it" in said(of("maps", "segmentation", image_size=32))
+    assert "not supported by the task" in said(of("maps", "segmentation", image_size=32))
     assert "--batch-size" in said(of("normed", "segmentation"), 1)

@@ -153,7 +153,7 @@ def test_one_line_for_what_cannot_be(
     for done, says in (
         (export(run_folder, "zip", tmp_path), "use one of hf"),
         (export(run_folder, "hf", Path("/proc/nowhere")), "/proc/nowhere: cannot be written"),
-        (export(tmp_path / "gone", "hf", tmp_path), "gone: holds no run; name the folder"),
+        (export(tmp_path / "gone", "hf", tmp_path), "gone: contains no runs; name the folder"),
     ):
         assert isinstance(done.exception, UserError)
         assert says in str(done.exception)

@@ -63,9 +63,7 @@ def test_children_end_as_the_run_that_they_start_from(end: str) -> None:
     schedule.take()
     ends = schedule.settle(Outcome(parent.run, end))
     assert [one.status for one in ends] == [end] * 3
-    why = (
-        "the run it starts from failed: {}" if end == "failed" else "not started: it starts from {}"
-    )
+    why = "its parent run failed: {}" if end == "failed" else "not started: its parent run is {}"
     assert [one.reason for one in ends[1:]] == [why.format(one.run.id) for one in (parent, child)]
 
 
@@ -114,5 +112,5 @@ def test_a_circle_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         replace(one, run=one.run.model_copy(update={"init_from": other}))
         for one, other in ((job("one"), "two"), (job("two"), "one"))
     ]
-    with pytest.raises(UserError, match="starts from a run that starts from it"):
+    with pytest.raises(UserError, match="depends on a run that depends on it"):
         Schedule(circle)

@@ -90,11 +90,14 @@ def test_processes_and_device_follow_the_gpus() -> None:
         ("minutes = 0", "minutes: input should be greater than or equal to 1"),
         ("minutes = 60\ngpus = 'two'", "gpus: input should be a valid integer"),
         ('minutes = 60\naccount = "a\\nrm -rf x"', "account: a character that cannot stand here"),
-        ("minutes = 60\nsbatch = {requeue = true}", "sbatch.requeue: the launcher sets this one"),
+        ("minutes = 60\nsbatch = {requeue = true}", "sbatch.requeue: is set by the launcher"),
         ("minutes = 60\nsbatch = {'a b' = 'x'}", "sbatch.a b"),
         ("minutes = 60\nenvironment = {'A;b' = 'x'}", "environment.A;b"),
-        ("minutes = 60\ngpus = 2\nprocesses = 3", "processes: 3 on 2 GPUs; use at most one a GPU"),
-        ("minutes = 1\nsignal_seconds = 60", "signal_seconds: 60 leaves nothing of 1 minutes"),
+        (
+            "minutes = 60\ngpus = 2\nprocesses = 3",
+            "processes: 3 on 2 GPUs; use at most one per GPU",
+        ),
+        ("minutes = 1\nsignal_seconds = 60", "signal_seconds: 60 leaves no time in 1 minutes"),
         ("minutes =", "not TOML"),
         (None, "cannot be read (No such file"),
     ],
@@ -281,10 +284,12 @@ def test_what_slurm_refuses(
     jobs = make_jobs(tmp_path)
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(commands.folder))
-        with pytest.raises(UserError, match="there is no sbatch here"):
+        with pytest.raises(UserError, match="sbatch was not found"):
             run_slurm(jobs, PROFILE)
         patch.setitem(sys.modules, "submitit", None)
-        with pytest.raises(UserError, match=r"submitit is missing; install convnext-study\[slurm"):
+        with pytest.raises(
+            UserError, match=r"submitit is not installed; install convnext-study\[slurm"
+        ):
             run_slurm(jobs, PROFILE, dry_run=True)
     commands.add("sbatch", "echo 'sbatch: error: invalid partition' >&2; exit 1")
     commands.add("squeue", "")
@@ -320,7 +325,7 @@ def test_outcomes_come_from_the_records(tmp_path: Path, commands: Commands) -> N
         "run0": ("done", ""),
         "run1": ("failed", "job 17_1: TrainingError: the loss is nan at step 41"),
         "run2": ("stopped", "job 17_2 left the queue with its state saved"),
-        "run3": ("failed", "job 17_3: left the queue with no result"),
+        "run3": ("failed", "job 17_3: left the queue without a result"),
     }
     assert len(commands.calls("squeue")) == 2  # one look is not enough: shared disks are slow
 
@@ -345,7 +350,7 @@ def test_a_job_that_failed_at_once_is_not_told_by_the_job_before(
     assert len(commands.calls("sbatch")) == 1
     first, second = (outcomes[job.run.id] for job in jobs)
     assert (first.status, second.status) == ("failed", "stopped")
-    assert "left the queue with no result" in first.reason
+    assert "left the queue without a result" in first.reason
 
 
 def test_ctrl_c_ends_the_waiting_not_the_jobs(tmp_path: Path, commands: Commands) -> None:
@@ -355,6 +360,6 @@ def test_ctrl_c_ends_the_waiting_not_the_jobs(tmp_path: Path, commands: Commands
     before = signal.getsignal(signal.SIGINT)
     (outcome,) = follow({"17": Task(job)}, tmp_path, lambda: os.kill(os.getpid(), signal.SIGINT))
     assert outcome.status == "submitted"
-    assert outcome.reason == "job 17 goes on in the queue; to end it: scancel 17"
+    assert outcome.reason == "job 17 continues in the queue; to end it: scancel 17"
     assert commands.calls("scancel") == []
     assert signal.getsignal(signal.SIGINT) is before

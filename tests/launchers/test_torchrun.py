@@ -134,7 +134,7 @@ def test_exit_codes_of_a_worker(
     # With a signal on its way it is a failure still: nothing was saved that could go on.
     signalled = ("--while-locked", str(tmp_path))
     for words, code, says in (
-        ([path, "2"], 2, f"job 2 of {path}: there is none"),
+        ([path, "2"], 2, f"job 2 of {path}: does not exist"),
         ([path, "0"], 2, f"{bad.run.id}: failed: "),
         ([path], 1, f"{fails.run.id}: failed: "),
         ([alone], 2, f"{bad.run.id}: failed: "),
@@ -275,7 +275,7 @@ def test_processes_that_do_not_meet_are_one_line(
         raise torch.distributed.DistStoreError("timed out\nwith a stack")
 
     monkeypatch.setattr(torch.distributed, "init_process_group", fail)
-    says = r"^rank 5: did not meet the other processes \(timed out\)$"
+    says = r"^rank 5: could not connect to the other processes \(timed out\)$"
     with pytest.raises(RunFailed, match=says):
         init_process_group(place, "cpu")
 

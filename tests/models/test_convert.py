@@ -130,7 +130,7 @@ def test_the_authors_weights_are_read_as_timm_reads_them(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("convnext_atto_ols", "a stem of two convolutions"),
+        ("convnext_atto_ols", "a two-convolution stem"),
         ("convnext_tiny_hnf", "its last norm before the pooling"),
         ("convnext_large_mlp", "a hidden layer before its classifier"),
     ],
@@ -191,7 +191,7 @@ def test_foreign_weights_are_refused() -> None:
     assert all(layout in text for layout in KEY_MAPS)
     # Ours are in none of them: those of a step between the ends would pass for a ResNet's.
     ours = RoadmapNet(ENDS["timm_convnext"]).state_dict()
-    assert "in no known layout" in message(lambda: spec_of(ours))
+    assert "have no known layout" in message(lambda: spec_of(ours))
     no_stem = released("resnet")
     del no_stem["conv1.weight"]
     assert "they have no stem" in message(lambda: spec_of(no_stem))
@@ -219,7 +219,7 @@ def test_another_number_of_classes(layout: str) -> None:
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     text = message(lambda: load(net, state))
     assert "21 classes" in text
-    assert "one of 10" in text
+    assert "the network has 10" in text
     assert all(torch.equal(before[key], now) for key, now in net.state_dict().items())
     bare = RoadmapNet(spec, num_classes=0)
     load(bare, state)
@@ -309,9 +309,9 @@ def test_weights_of_one_kind_are_not_the_other(tmp_path: Path) -> None:
     assert "no raw ones" in message(lambda: read_weights(path, "raw"))
     assert "no raw ones" in message(lambda: read_weights(_saved(path, averaged(state)), "raw"))
     assert read_weights(_saved(path, {"model": state}), "raw").kind is None
-    assert "says are averaged" in message(lambda: read_weights(path, "ema"))
+    assert "marked as averaged" in message(lambda: read_weights(path, "ema"))
     two = {**state, **prefixed("_orig_mod.", state)}
-    assert "two weights have one name" in message(lambda: read_state(_saved(path, two)))
+    assert "two weights have the same name" in message(lambda: read_state(_saved(path, two)))
 
 
 def _saved(path: Path, content: Any) -> Path:
@@ -334,7 +334,7 @@ def test_a_file_that_needs_pickle_is_refused(tmp_path: Path) -> None:
     torch.save({"model": released("resnet"), "args": MakesFolder(folder)}, path)
     text = message(lambda: read_state(path))
     assert str(path) in text
-    assert "save the state dict alone" in text
+    assert "save only the state dict" in text
     assert not folder.exists()
     torch.load(path, weights_only=False)
     assert folder.exists(), "the file was harmless, so nothing was shown"
@@ -342,13 +342,13 @@ def test_a_file_that_needs_pickle_is_refused(tmp_path: Path) -> None:
 
 def test_files_without_weights_are_refused(tmp_path: Path) -> None:
     assert "no such file" in message(lambda: read_state(tmp_path / "none.pth"))
-    assert "name the file of weights in it" in message(lambda: read_state(tmp_path))
+    assert "name the weight file in it" in message(lambda: read_state(tmp_path))
     whole = tmp_path / "whole.pth"
     torch.save(released("resnet"), whole)
     contents = {
         "empty.pth": (b"", "an empty file"),
-        "cut.pth": (whole.read_bytes()[:2000], "not readable"),
-        "other.pth": (bytes(range(256)) * 9, "another kind of file"),
+        "cut.pth": (whole.read_bytes()[:2000], "cannot be read"),
+        "other.pth": (bytes(range(256)) * 9, "contains more than weights"),
         "text.pth": (b"hello", "a text file"),
         "accents.bin": ("é".encode() * 600, "a text file"),  # cut in the middle of one
         "text.safetensors": (b"hello", "a text file"),
@@ -360,10 +360,10 @@ def test_files_without_weights_are_refused(tmp_path: Path) -> None:
         assert message(partial(read_state, path)).startswith(f"{path}: ")
         assert says in message(partial(read_state, path))
     saved: dict[str, Any] = {
-        "no state dict": torch.zeros(2),
+        "not a state dict": torch.zeros(2),
         "epoch": {"epoch": 3},
         "it holds optimizer, epoch": {"optimizer": {"state": {}}, "epoch": 3},
-        "no state dict of a network": {0: torch.zeros(1)},
+        "not the state dict of a network": {0: torch.zeros(1)},
     }
     for named, value in saved.items():
         assert named in message(partial(read_state, _saved(whole, value)))

@@ -152,7 +152,7 @@ def test_a_failed_registration_leaves_timm_whole(fake_timm: Path) -> None:
         path=fake_timm,
     )
     assert (done.returncode, done.stdout) == (0, "timm.models\n")
-    assert "timm will not know the networks of convnext_study" in done.stderr
+    assert "timm will not find the networks of convnext_study" in done.stderr
 
 
 def test_without_timm_the_package_still_imports(fake_timm: Path) -> None:

@@ -57,9 +57,9 @@ def test_the_page_shows_them_and_says_when_they_are_old(folder: Path) -> None:
     for text in ("Findings of the study my_study", "&lt;small&gt;", "A sentence.", "A note."):
         assert text in html
     assert 'alt="What it shows"' in html and "data:image/svg+xml;base64," in html
-    assert "brings this up to date" not in html
+    assert "again to update" not in html
     write_study(folder, fake_runs(seeds=(1,)))
-    assert "brings this up to date" in page_of(folder)
+    assert "again to update" in page_of(folder)
 
 
 def test_what_the_page_makes_anew_is_not_taken_from_a_file(folder: Path) -> None:

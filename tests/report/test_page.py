@@ -113,28 +113,28 @@ def test_several_seeds_are_tested_by_welch_and_a_pooled_test_is_secondary(
     assert gelu.p_adjusted is not None
     assert gelu.significant == (gelu.p_adjusted <= 0.05) == (study.rows[12].significant)
     assert "Agreement with the paper's Table 10" in said
-    assert "another data set, size of network or recipe need not agree" in said
+    assert "other data, network sizes or recipes need not agree" in said
 
 
 @pytest.mark.usefixtures("plain_page")
 def test_memory_and_what_runs_got_over_are_told(tmp_path: Path) -> None:
     two = write_study(tmp_path / "two", fake_runs()[:2], skipped_steps=2, peak_memory=3 * 2**30)
     page = page_of(two)
-    assert "4 steps were skipped, their loss not being finite" in page
+    assert "4 steps were skipped because of a non-finite loss" in page
     assert "cannot be read" not in page
     assert "peak memory" in page
     assert "3.22 GB" in page
     plain = page_of(write_study(tmp_path / "plain", fake_runs()[:2]))
     assert "peak memory" not in plain
-    assert "skipped, their" not in plain
+    assert "skipped because" not in plain
 
 
 @pytest.mark.usefixtures("plain_page")
 def test_an_empty_study_has_a_page(tmp_path: Path) -> None:
     write_run(tmp_path, fake_run(NANO.variant("gelu")), status="new")
-    assert "No run is done yet" in page_of(tmp_path)
+    assert "No run is finished yet" in page_of(tmp_path)
     (tmp_path / "x").mkdir()
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="contains no runs"):
         load_results(tmp_path / "x")
     with pytest.raises(UserError, match="no such folder"):
         load_results(tmp_path / "nowhere")

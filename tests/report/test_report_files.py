@@ -64,7 +64,7 @@ def test_the_commands_ask_for_the_same_runs(tmp_path: Path, seeds: str) -> None:
     runs = real_runs(tmp_path, seeds, epochs=2, global_batch_size=128)
     lines = commands(group(scan(tmp_path)), "my study")
     assert lines[0] == "git checkout 0123456789abcdef"
-    assert lines[1] == f"# asks for the {len(runs)} runs counted above, by their keys"
+    assert lines[1] == f"# requests the {len(runs)} runs counted above, checked by their keys"
     words = shlex.split(lines[2])
     given = dict(zip(words[2::2], words[3::2], strict=True))
     assert given == {
@@ -77,7 +77,9 @@ def test_the_commands_ask_for_the_same_runs(tmp_path: Path, seeds: str) -> None:
 def test_commands_say_when_they_ask_for_other_runs(tmp_path: Path) -> None:
     real_runs(tmp_path, "1", clip_grad=0.5)
     lines = commands(group(scan(tmp_path)), "s")
-    assert lines[1].startswith("# 2 of the 2 runs differ from what this asks for: recipe clip_grad")
+    assert lines[1].startswith(
+        "# 2 of the 2 runs differ from those that this command requests: recipe clip_grad"
+    )
 
 
 def test_commands_of_a_study_name_its_file(tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_watch_writes_the_page_again_while_a_study_runs(
     words = ["report", str(tmp_path), "--watch", "--every", "7", "--json"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    assert result.stderr.count("Ctrl-C ends the watch") == 2
+    assert result.stderr.count("press Ctrl-C to end") == 2
     assert str(page) in json.loads(result.stdout)["files"]
     assert all('<meta http-equiv="refresh" content="7">' in one for one in pages)
     assert [len(data_in(one)[0]["rows"]) for one in pages] == [1, 1, 2]

@@ -120,13 +120,13 @@ def test_the_page_says_in_how_many_runs(tmp_path: Path) -> None:
     write_starts(tmp_path, runs[3], start(0), start(50, torch="<b>9</b>", world=2))
     study = load_results(tmp_path).studies[0]
     metadata = provenance(study)
-    assert [value for name, value in metadata if name == "went on under"] == [
+    assert [value for name, value in metadata if name == "resumed under"] == [
         "torch 2.14.1, then 2.15.0 (3 runs)",
         "torch 2.14.1, then <b>9</b> (1 run)",
         "processes 1, then 2 (1 run)",
     ]
     html = render(load_results(tmp_path)).html
-    assert "<dt>went on under</dt><dd>torch 2.14.1, then 2.15.0 (3 runs)</dd>" in html
+    assert "<dt>resumed under</dt><dd>torch 2.14.1, then 2.15.0 (3 runs)</dd>" in html
     assert "<b>9</b>" not in html
 
 

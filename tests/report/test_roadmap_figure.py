@@ -196,7 +196,7 @@ def test_the_caption_says_what_the_numbers_are() -> None:
     assert "Welch's t test with Holm's correction over 16 steps" in said
     begins = figure.axes[1].get_xlim()[0]
     assert begins > 70
-    assert f"The axis is cut: it begins at {begins:g} %, not at 0." in said
+    assert f"The axis is cut: it starts at {begins:g} %, not at 0." in said
     said = " ".join(one.get_text() for one in texts(figure_of(extremes())))
     assert "is cut" not in said
 

@@ -123,7 +123,7 @@ def test_holm_counts_the_tests_of_seeds_alone() -> None:
         ([made(None)], [counted(9)], "child: no finished run"),
         ([counted(9)], [counted(9, images=999)], "999 test images"),
         ([counted(9)], [made([True] * 1000, data="cifar10")], "cifar10"),
-        ([counted(9), counted(8)], [counted(9)], "seed 0 is there twice"),
+        ([counted(9), counted(8)], [counted(9)], "seed 0 occurs twice"),
     ],
 )
 def test_what_cannot_be_compared(

@@ -200,7 +200,7 @@ def test_images_of_one_group_are_told_of(tmp_path: Path) -> None:
     found = study.tests.primary["layer_norm"].difference
     assert "t interval on jackknife values over 12 groups of test images" in found.method
     page = " ".join(unescape(render(load_results(tmp_path)).html).split())
-    assert "another choice of the 12 groups of test images; so few make them rough" in page
+    assert "another choice of the 12 groups of test images; with so few, they are rough" in page
 
 
 @pytest.mark.parametrize(("count", "method"), [(20, "t, over groups"), (60, "Wilson, by groups")])
@@ -271,7 +271,7 @@ def test_an_attribution_is_for_the_better_where_lower_is(tmp_path: Path) -> None
     for row in found.rows:
         assert row.diff == pytest.approx(15, abs=2)  # ms that are lost without it
         assert row.interval and row.interval.low < row.diff < row.interval.high
-    assert "Above 0 is for the better: a lower latency." in found.notes
+    assert "Above 0 is better: a lower latency." in found.notes
 
 
 def test_sentences_have_the_signs_of_the_table_of_differences(tmp_path: Path) -> None:

@@ -234,13 +234,13 @@ def test_what_several_seeds_detect(tmp_path: Path) -> None:
     assert pooled.source == "2 rows"
     note = detectable_note(rows)
     effect = detectable_effect(2, math.sqrt(2), tests=1)
-    assert f"finds a true difference of {effect:.1f} points in 80 % of studies" in note
+    assert f"detects a true difference of {effect:.1f} points in 80 % of studies" in note
     assert "Two seeds find next to nothing" in note
 
 
 def test_nothing_done_or_one_seed_detects_nothing(tmp_path: Path) -> None:
     run = write_point(tmp_path, "gelu", top1=100)
-    assert detectable_note(summarize([], [run])).startswith("No run is done yet")
+    assert detectable_note(summarize([], [run])).startswith("No run is finished yet")
     assert "nothing is tested" in detectable_note(summarize(scan(tmp_path)))
     write_point(tmp_path, "kernel_7")
     assert detectable_note(summarize(scan(tmp_path))).startswith("One seed per row, so nothing is")

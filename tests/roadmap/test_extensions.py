@@ -111,7 +111,7 @@ def test_steps_that_cannot_be_added_are_refused() -> None:
     def step(name: str = "mine", **sets: object) -> Step:
         return Step(name=name, label="mine", section="Ours", rationale="", overrides=sets)
 
-    with pytest.raises(StepError, match="gelu: the nano road map has a step of that name"):
+    with pytest.raises(StepError, match="gelu: the nano road map already has a step of that name"):
         extend(NANO, step("gelu", width=3))
     with pytest.raises(StepError, match="use letters"):
         extend(NANO, step("../mine", width=3))

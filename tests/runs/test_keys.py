@@ -127,5 +127,5 @@ def test_a_record_changed_by_hand_is_not_read(tmp_path: Path) -> None:
     about = json.loads((tmp_path / RUN).read_text())
     about["run"]["recipe"]["epochs"] = 3
     (tmp_path / RUN).write_text(json.dumps(about))
-    with pytest.raises(RecordError, match="its key is not that of the run it describes"):
+    with pytest.raises(RecordError, match="its key does not match the run it describes"):
         read(tmp_path)

@@ -235,7 +235,7 @@ def test_a_folder_that_is_not_taken_is_let_go(lock_file: Path) -> None:
     with RunFolder(lock_file.parent, make_tiny_run()):
         pass
     with (
-        pytest.raises(RunError, match="holds another run"),
+        pytest.raises(RunError, match="contains another run"),
         RunFolder(lock_file.parent, make_tiny_run(epochs=9)),
     ):
         pass

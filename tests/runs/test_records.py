@@ -29,7 +29,7 @@ from convnext_study.runs.records import (
 )
 from convnext_study.training.runtime import Runtime
 
-NEWER = f"format {FORMAT + 1} is not what this version reads ({FORMAT}); update convnext-study"
+NEWER = f"has format {FORMAT + 1}, which this version cannot read ({FORMAT}); update convnext-study"
 
 
 def command(*arguments: str | Path) -> Result:
@@ -73,11 +73,11 @@ def test_the_rest_is_read_and_those_are_named(study: tuple[Path, list[Run]]) -> 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        *((f'{{"format": {value}}}', "is not what this version") for value in ('"2"', 0, 1.5)),
+        *((f'{{"format": {value}}}', "which this version cannot") for value in ('"2"', 0, 1.5)),
         *((text, "not a readable run record.*; put it back, or") for text in ("[]", "1", "{")),
         (f'{{"format": {FORMAT}, "run": 3}}', "not a readable run record"),
         (f'{{"format": {FORMAT}}}', "not a readable run record"),
-        (None, "has a result, but no run.json that says of what; put it back, or remove"),
+        (None, "has a result, but no run.json to describe the run; put it back, or remove"),
     ],
 )
 def test_a_damaged_record(study: tuple[Path, list[Run]], text: str | None, says: str) -> None:

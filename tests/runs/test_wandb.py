@@ -185,7 +185,7 @@ WAYS = {
     "leaves": ({"on_init": "sys.exit(3)"}, "SystemExit: 3"),
     "network": ({"on_log": "raise OSError('network gone')"}, "OSError: network gone"),
     "stopped": ({"on_log": "raise KeyboardInterrupt"}, "KeyboardInterrupt"),
-    "crash": ({"on_log": "os._exit(1)"}, "its process has ended"),
+    "crash": ({"on_log": "os._exit(1)"}, "its process ended"),
     "at the end": ({"on_finish": "raise ValueError('no')"}, "ValueError: no"),
 }
 
@@ -198,7 +198,7 @@ def test_a_broken_wandb_is_told_once_and_stops_nothing(
     break_wandb(monkeypatch, tmp_path, **how)
     told = mirror_epochs(tmp_path, 1, 5, finish=True)
     assert len(told) == 1
-    assert told[0].startswith("wandb is off, and training goes on without it: ")
+    assert told[0].startswith("wandb is off, and training continues without it: ")
     assert reason in told[0]
 
 
@@ -227,13 +227,13 @@ def test_a_wandb_that_hangs_holds_nothing_up(
         log_epochs(tmp_path, CURVE * 300)  # more than a pipe takes
     monkeypatch.setitem(wandb.PATIENCE, "offline", 0.2)
     told = mirror_epochs(tmp_path, 1, 5, finish=True)
-    assert told == ["wandb takes long to end (no network?): it tries on in the background"]
+    assert told == ["wandb takes long to finish (no network?): it keeps trying in the background"]
 
 
 def test_a_process_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
     (told,) = mirror_epochs(tmp_path, 1, 5, finish=True)
-    assert told.startswith("wandb is off, and training goes on without it: [Errno 2]")
+    assert told.startswith("wandb is off, and training continues without it: [Errno 2]")
 
 
 def test_off_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

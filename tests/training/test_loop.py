@@ -132,7 +132,9 @@ def test_checkpoints_that_cannot_be_read_are_no_fresh_start(tmp_path: Path) -> N
     epochs, files = numbers(tmp_path), [tmp_path / name for name in (CHECKPOINT, PREVIOUS)]
     for file in files:
         file.write_bytes(b"rubbish")
-    with pytest.raises(checkpoint_file.CheckpointError, match="no checkpoint is left") as caught:
+    with pytest.raises(
+        checkpoint_file.CheckpointError, match="no usable checkpoint is left"
+    ) as caught:
         train(run, tmp_path)
     assert all(str(file) in str(caught.value) for file in files)
     assert numbers(tmp_path) == epochs

@@ -108,7 +108,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         training.save()
         saved = checkpoint_file.read(tmp_path / CHECKPOINT)
         checkpoint_file.save(tmp_path, {**saved, "key": "0" * 64})
-        with pytest.raises(ValueError, match="its checkpoint is of another run"):
+        with pytest.raises(ValueError, match="its checkpoint belongs to another run"):
             training.restore()
 
 

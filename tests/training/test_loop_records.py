@@ -53,7 +53,9 @@ def test_a_batch_that_the_data_cannot_fill_has_the_rate_of_one_that_it_can(tmp_p
         record = records.read(tmp_path / str(batch))
         warned = [event["text"] for event in record.events if event["event"] == "warning"]
         assert any("1 .gif" in text for text in warned)
-        assert any("8 training images, and the batch is 64" in one for one in warned) == (batch > 8)
+        assert any("8 training images, fewer than the batch of 64" in one for one in warned) == (
+            batch > 8
+        )
     assert found[0].metrics == found[1].metrics
     logs = [records.read(tmp_path / str(batch)).epochs for batch in (64, 8)]
     assert [line.lr for line in logs[0]] == [line.lr for line in logs[1]] != []

@@ -115,7 +115,7 @@ def test_a_graph_through_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     found = {outcome.run.key: outcome for outcome in outcomes}
     assert found[parent.key].status == found[good.key].status == "done"
     assert found[bad.key].status == "failed"
-    assert found[lost.key].reason == f"the run it starts from failed: {bad.id}"
+    assert found[lost.key].reason == f"its parent run failed: {bad.id}"
     assert trained == [parent.key, good.key, bad.key]
 
 
@@ -147,7 +147,7 @@ def test_a_parent_that_is_changed_or_missing(begun: tuple[Run, Path, Run, Path])
         train(child, own)
     shutil.rmtree(its)
     forget_parent(own)
-    with pytest.raises(ParentError, match="train that one first") as caught:
+    with pytest.raises(ParentError, match="train that first") as caught:
         train(child, own)
     assert "\n" not in str(caught.value)
 

@@ -205,7 +205,7 @@ def wrong_labels(uri: str, wanted: str) -> str | None:
     if source is None or source.labels == wanted:
         return None
     use = ", ".join(usages(wanted).values())
-    return f"data {uri!r}: has {source.labels}, and {wanted} is needed; use {use}"
+    return f"data {uri!r}: has {source.labels}, but {wanted} is needed; use {use}"
 
 
 def check_labels(uri: str, wanted: str) -> None:

@@ -25,10 +25,10 @@ def open_cifar(name: str, path: str, request: OpenRequest) -> DatasetPair:
         train, val = (opener(path, train=flag, download=request.download) for flag in (True, False))
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         if request.download:
-            raise DataError(f"{path}: {name} cannot be fetched ({first_line(error)})") from error
+            raise DataError(f"{path}: {name} cannot be downloaded ({first_line(error)})") from error
         raise DataError(
-            f"{path}: {name} is not there or damaged ({first_line(error)}); "
-            "add --download to fetch it"
+            f"{path}: {name} is missing or damaged ({first_line(error)}); add --download to "
+            "download it"
         ) from error
     images = _in_memory(train)
     mean, std = channel_statistics(images.images)

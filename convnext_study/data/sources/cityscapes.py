@@ -51,8 +51,8 @@ def _part(root: Path, part: str, request: OpenRequest) -> MaskedImages:
         mask = train_id_mask.with_name(train_id_mask.name.removesuffix(TRAIN_END) + MASK_END)
         if not mask.exists():
             raise DataError(
-                f"{mask}: is missing, and {train_id_mask.name} is not read; unpack "
-                f"gtFine_trainvaltest.zip of Cityscapes again, or give these masks as pairs:PATH"
+                f"{mask}: is missing, and {train_id_mask.name} is not used; unpack "
+                "gtFine_trainvaltest.zip of Cityscapes again, or pass these masks as pairs:PATH"
             )
     pairs.survey(request.corrupt_images)
     _check_ids(pairs)
@@ -91,7 +91,7 @@ def _check_ids(pairs: MaskedImages) -> None:
         suspect = below_19
     if suspect.any():
         raise DataError(
-            f"{pairs.mask_path(int(suspect.argmax()))}: holds train ids (0 to 18 and {IGNORE}) "
-            f"where label ids (0 to 33) are read; unpack gtFine_trainvaltest.zip of Cityscapes "
-            f"again, or give these masks as pairs:PATH"
+            f"{pairs.mask_path(int(suspect.argmax()))}: contains train ids (0 to 18 and {IGNORE}) "
+            "instead of label ids (0 to 33); unpack gtFine_trainvaltest.zip of Cityscapes again, "
+            "or pass these masks as pairs:PATH"
         )

@@ -42,8 +42,8 @@ def open_fashion(path: str, request: OpenRequest) -> DatasetPair:
         folder = _folder(root)
     if folder is None:
         raise DataError(
-            f"{root}: holds no Fashion-MNIST (train-images-idx3-ubyte.gz and three more); "
-            "apt install dataset-fashion-mnist, or fetch it with fashion:PATH and --download"
+            f"{root}: contains no Fashion-MNIST (train-images-idx3-ubyte.gz and three more); apt "
+            "install dataset-fashion-mnist, or use fashion:PATH with --download"
         )
     (train, labels), (val, val_labels) = (_read_part(folder, name) for name in ("train", "t10k"))
     if (count := request.options.get("train")) is not None:
@@ -74,7 +74,9 @@ def _fetch(root: Path) -> None:
     try:
         FashionMNIST(str(root), download=True)
     except (RuntimeError, OSError, EOFError) as error:
-        raise DataError(f"{root}: Fashion-MNIST cannot be fetched ({first_line(error)})") from error
+        raise DataError(
+            f"{root}: Fashion-MNIST cannot be downloaded ({first_line(error)})"
+        ) from error
 
 
 def _read_part(folder: Path, name: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,7 +86,8 @@ def _read_part(folder: Path, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     if len(pixels) != len(labels) or not len(labels) or labels.max() >= len(CLASSES):
         raise DataError(
             f"{folder}: {name} has {len(pixels)} images and {len(labels)} labels, up to "
-            f"{labels.max(initial=0)}; there is one for each, below {len(CLASSES)}; fetch it again"
+            f"{labels.max(initial=0)}; expected one label per image, below {len(CLASSES)}; "
+            "download it again"
         )
     return torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64))
 
@@ -104,10 +107,12 @@ def _read(path: Path, *shape: int) -> np.ndarray:
             content = file.read(size + 1)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise DataError(
-            f"{where}: cannot be read ({first_line(error)}); install or fetch it again"
+            f"{where}: cannot be read ({first_line(error)}); install or download it again"
         ) from None
     if len(content) != size:
-        raise DataError(f"{where}: is not as long as its header says; install or fetch it again")
+        raise DataError(
+            f"{where}: does not have the length in its header; install or download it again"
+        )
     return np.frombuffer(bytearray(content), dtype=np.uint8).reshape(count, *shape)
 
 
@@ -121,6 +126,6 @@ def _balanced(labels: torch.Tensor, text: str) -> torch.Tensor:
     if count < len(CLASSES) or int(chosen.sum()) != count:
         raise DataError(
             f"fashion: train={text:.20} is not a number of training images from {len(CLASSES)} to "
-            f"{len(labels)} with as many of each class"
+            f"{len(labels)} with equally many per class"
         )
     return chosen

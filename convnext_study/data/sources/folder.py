@@ -50,7 +50,7 @@ def of_parts(where: str, parts: dict[str, Listing], size: int | None = None) -> 
     if classes != val_classes:
         only = sorted(set(classes) ^ set(val_classes))
         raise DataError(
-            f"{where}: train and val hold different classes; only in one of them: "
+            f"{where}: train and val have different classes; only in one of them: "
             f"{', '.join(only[:8])}{' ...' if len(only) > 8 else ''}"
         )
     return DatasetPair(classes, size or natural_size(train), train, val)
@@ -77,14 +77,14 @@ def list_images(part: Path, by: Callable[[str], Any] | None = None) -> Listing:
     """
     classes = tuple(subfolders(str(part)))
     if not classes:
-        raise DataError(f"{part}: holds no class folders; put the images of each class in one")
+        raise DataError(f"{part}: contains no class folders; put the images of each class in one")
     unread: Counter[str] = Counter()
     files: list[tuple[str, int]] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         sizes = dict(files_in(str(part / name), SUFFIXES, unread))
         if not sizes:
-            raise DataError(f"{part / name}: holds no images ({', '.join(sorted(SUFFIXES))})")
+            raise DataError(f"{part / name}: contains no images ({', '.join(sorted(SUFFIXES))})")
         files += [(path, sizes[path]) for path in sorted(sizes, key=by)]
         labels += [label] * len(sizes)
     return Files(str(part), files, labels, unread_note(str(part), unread, SUFFIXES)), classes

@@ -36,9 +36,11 @@ def numbered_classes(where: str, labels: Collection[int]) -> tuple[str, ...]:
     `MOST_CLASSES`.
     """
     if min(labels) < 0:
-        raise DataError(f"{where}: holds label {min(labels)}; classes are numbered from 0")
+        raise DataError(f"{where}: has label {min(labels)}; classes are numbered from 0")
     if max(labels) >= MOST_CLASSES:
-        raise DataError(f"{where}: holds label {max(labels)}; the largest is {MOST_CLASSES - 1}")
+        raise DataError(
+            f"{where}: has label {max(labels)}; the largest allowed is {MOST_CLASSES - 1}"
+        )
     return tuple(map(str, range(1 + max(labels))))
 
 
@@ -96,7 +98,7 @@ def files_in(
     """
     above, folder_id = _ancestors(folder), _folder_id(folder)
     if folder_id in above:
-        raise DataError(f"{folder}: a link to a folder above it, which holds itself; remove it")
+        raise DataError(f"{folder}: is a link to a parent folder, a cycle; remove it")
     files: list[tuple[str, int]] = []
     pending = [(folder, above | {folder_id})]
     while pending:

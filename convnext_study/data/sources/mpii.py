@@ -84,8 +84,8 @@ class People:
         path = os.path.join(self._folder, self._names[index])  # noqa: PTH118
         if self._sizes[index] < 0:
             raise CorruptImage(
-                f"{path}: is missing, and the annotation names it; restore it, or use "
-                f"--corrupt-images skip",
+                f"{path}: is named in the annotation, but missing; restore it, or use "
+                "--corrupt-images skip",
                 path,
             )
         image, rows = decode_pixels(read_bytes(path), path), self._rows[index].copy()
@@ -93,8 +93,8 @@ class People:
         height, width = image.shape[1:]
         if not (-half < x < width + half and -half < y < height + half):
             raise CorruptImage(
-                f"{path}: has {width}x{height} pixels, and the annotation a person outside of "
-                f"them, around {x:g}, {y:g}; correct it, or use --corrupt-images skip",
+                f"{path}: has {width}x{height} pixels, but the annotation places a person "
+                f"outside, around {x:g}, {y:g}; correct it, or use --corrupt-images skip",
                 path,
             )
         return image, torch.from_numpy(rows)
@@ -153,11 +153,11 @@ def open_mpii(path: str, request: OpenRequest) -> DatasetPair:
     people = _read(root)
     for part, counted in (("train", range(len(JOINTS))), ("val", MEASURED)):
         if not people[part]:
-            raise DataError(f"{root}: its annotation holds nobody for {part}")
+            raise DataError(f"{root}: its annotation has no people for {part}")
         if not any(person.joints[counted, 2].any() for person in people[part]):
             raise DataError(
-                f"{root}: nobody of its annotation for {part} has a labelled joint that counts; "
-                f"there is nothing to {'learn from' if part == 'train' else 'measure'}"
+                f"{root}: its annotation for {part} has no person with a labelled joint that "
+                f"counts; there is nothing to {'learn from' if part == 'train' else 'measure'}"
             )
     train, val = (People(str(images), people[part], sizes) for part in ("train", "val"))
     for images_of_part in (train, val):
@@ -195,7 +195,7 @@ def _reading(where: Path | str) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:  # scipy raises any kind of exception for broken files
-        raise DataError(f"{where}: not an annotation of MPII ({first_line(error)})") from error
+        raise DataError(f"{where}: not an MPII annotation ({first_line(error)})") from error
 
 
 def _read_split(train: Path, valid: Path, heads: Path) -> dict[str, list[Person]]:
@@ -207,8 +207,8 @@ def _read_split(train: Path, valid: Path, heads: Path) -> dict[str, list[Person]
         sizes = HEAD * np.linalg.norm(boxes[1] - boxes[0], axis=0)
     if sizes.shape != (len(people["val"]),):
         raise DataError(
-            f"{heads}: holds {sizes.size} heads, and {valid} {len(people['val'])} people; put the "
-            f"two of one release there"
+            f"{heads}: has {sizes.size} heads, but {valid} has {len(people['val'])} people; use "
+            "both files from the same release"
         )
     people["val"] = [
         _check_head(replace(person, head=float(size)), f"{heads}: person {i} ({person.image})")
@@ -230,8 +230,8 @@ def _from_json(entry: Mapping[str, Any], where: str) -> Person:
         labelled = np.asarray(entry["joints_vis"], dtype=np.float32) > 0
         if positions.shape != (len(JOINTS), 2) or labelled.shape != (len(JOINTS),):
             raise DataError(
-                f"{where}: has {len(positions)} joints and {labelled.size} marks of which are "
-                f"labelled, and MPII {len(JOINTS)}; convert them to MPII's"
+                f"{where}: has {len(positions)} joints and {labelled.size} visibility flags, but "
+                f"MPII has {len(JOINTS)}; convert them to MPII's"
             )
         joints = np.column_stack([positions - CORNER, labelled])
         return _person(entry["image"], joints, entry["center"], float(entry["scale"]), where)
@@ -269,7 +269,7 @@ def _from_mat(image: Mapping[str, Any], where: str) -> Iterator[Person]:
         for point in _as_list(points["point"]):
             if int(point["id"]) not in range(len(JOINTS)):
                 raise DataError(
-                    f"{where}: a joint has the id {point['id']}, and MPII's are 0 to "
+                    f"{where}: a joint has the id {point['id']}, but MPII's are 0 to "
                     f"{len(JOINTS) - 1}; correct the annotation"
                 )
             joints[int(point["id"])] = (point["x"] - CORNER, point["y"] - CORNER, 1)
@@ -293,7 +293,9 @@ def _person(
     elif not 1 <= side < FARTHEST:
         problem = f"the scale is {scale:g}, which makes a square of {side:g} pixels"
     if problem:
-        raise DataError(f"{where}: {problem}, which is no place; correct or remove that person")
+        raise DataError(
+            f"{where}: {problem}, which is not a valid position; correct or remove that person"
+        )
     return Person(image, joints, (x, y + DOWN * scale), side)
 
 
@@ -301,8 +303,8 @@ def _check_head(person: Person, where: str) -> Person:
     """Raises DataError, one line that begins with ``where``, for an invalid head size."""
     if not 0 < person.head < FARTHEST:
         raise DataError(
-            f"{where}: has a head of {person.head:g} pixels, and PCKh is measured by heads; "
-            f"correct its box or remove that person"
+            f"{where}: has a head of {person.head:g} pixels, but PCKh needs the head size; "
+            "correct its box or remove that person"
         )
     return person
 

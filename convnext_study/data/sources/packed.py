@@ -109,7 +109,9 @@ class PackedImages(EncodedImages):
             self._maps[entry.shard] = _map(self._shards[entry.shard])
         content = self._maps[entry.shard][entry.offset : entry.offset + entry.size]
         if zlib.crc32(content) != entry.crc:
-            raise corrupt_image(self.name(index), "its checksum does not fit; pack the data anew")
+            raise corrupt_image(
+                self.name(index), "its checksum does not match; pack the data again"
+            )
         return content
 
     def pixels(self, index: int) -> tuple[torch.Tensor, int]:
@@ -142,7 +144,9 @@ def open_packed(path: str, request: OpenRequest) -> DatasetPair:
     root = Path(path).expanduser()
     pack = read_pack(root)
     if "train" not in pack.parts and not request.val_alone:
-        raise DataError(f"{root / PACK}: has no part train; pack the data anew, or only evaluate")
+        raise DataError(
+            f"{root / PACK}: has no training part; pack the data again, or only evaluate"
+        )
     wanted = [name for name in pack.parts if name == "val" or not request.val_alone]
     parts: dict[str, Listing] = {name: (_part(root, name, pack), pack.classes) for name in wanted}
     return of_parts(str(root), parts)
@@ -153,12 +157,13 @@ def read_pack(root: Path) -> PackFile:
     path = root / PACK
     if not path.exists():
         raise DataError(
-            f"{path}: no such file; make it with convnext-study pack DATA {root}, again where that "
-            "was stopped"
+            f"{path}: no such file; run convnext-study pack DATA {root}, again if it was stopped"
         )
     pack = parse_pack(path)
     if pack.version != 1 or "val" not in pack.parts:
-        raise DataError(f"{path}: is of another version of this package; pack the data anew")
+        raise DataError(
+            f"{path}: was packed by another version of this package; pack the data again"
+        )
     return pack
 
 
@@ -182,16 +187,16 @@ def _part(root: Path, name: Literal["train", "val"], pack: PackFile) -> PackedIm
         raise unreadable(str(error.filename), error) from None
     width, numbers = len(IndexEntry._fields), part.images * (len(IndexEntry._fields) + 1)
     if digest(content) != part.digest or len(content) < numbers * 8:
-        raise DataError(f"{path}: is not what was written; restore it, or pack the data anew")
+        raise DataError(f"{path}: was changed after packing; restore it, or pack the data again")
     for shard, size, expected in zip(shards, sizes, part.shards, strict=True):
         if size != expected:
-            raise DataError(f"{shard}: has {size:,} bytes of {expected:,}; restore it")
+            raise DataError(f"{shard}: has {size:,} of {expected:,} bytes; restore it")
     index = np.frombuffer(content, dtype="<i8", count=numbers)
     entries = index[: part.images * width].reshape(-1, width)
     ends, text = index[part.images * width :], content[numbers * 8 :]
     _check(path, IndexEntry(*entries.T), np.array(sizes), len(pack.classes))
     if np.any(np.diff(ends, prepend=0) < 0) or (len(ends) and ends[-1] != len(text)):
-        raise DataError(f"{path}: its names have no end; pack the data anew")
+        raise DataError(f"{path}: its list of names is not terminated; pack the data again")
     return PackedImages(shards, entries, Names.of(text, ends))
 
 
@@ -207,4 +212,4 @@ def _check(path: Path, entries: Any, sizes: Ints, classes: int) -> None:
     bad |= raw & (np.maximum(*sides) > MOST_ELONGATED * np.minimum(*sides))
     bad |= ~raw & ((entries.height != 0) | (entries.width != 0))
     if bad.any():
-        raise DataError(f"{path}: image {int(bad.argmax())} lies in no shard; pack the data anew")
+        raise DataError(f"{path}: image {int(bad.argmax())} is in no shard; pack the data again")

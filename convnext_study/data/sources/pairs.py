@@ -63,12 +63,12 @@ def paired(
             size = mask_bytes.get(str(root / masks / name), -1)
             pairs.append(Pair(f"{images}/{inside}", f"{masks}/{name}", image_bytes[path], size))
     if not pairs:
-        raise DataError(f"{root / images}: holds no images ({', '.join(sorted(suffixes))})")
+        raise DataError(f"{root / images}: contains no images ({', '.join(sorted(suffixes))})")
     for a, b in pairwise(sorted(pairs, key=lambda pair: pair.mask)):
         if a.mask == b.mask:
             raise DataError(
-                f"{root / a.mask}: is the mask of {a.image} and of {b.image}; name them "
-                f"apart, or remove one"
+                f"{root / a.mask}: is the mask of both {a.image} and {b.image}; rename or remove "
+                "one"
             )
     return MaskedImages(str(root), masks, pairs, unread_note(str(root / images), unread, suffixes))
 
@@ -102,5 +102,5 @@ def _class_names(root: Path) -> tuple[str, ...]:
         raise DataError(f"{path}: cannot be read ({error})") from None
     names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not 1 < len(names) <= IGNORE:
-        raise DataError(f"{path}: needs 2 to {IGNORE} names of classes, one per line")
+        raise DataError(f"{path}: needs 2 to {IGNORE} class names, one per line")
     return names

@@ -192,7 +192,7 @@ def _numbers(text: str) -> tuple[int, int, int]:
     classes, size, count = numbers
     if max(count, classes) > MOST_IMAGES or 3 * size**2 * (classes + BANK) > MOST_NUMBERS:
         raise DataError(
-            f"data 'synthetic:{text:.99}': takes too much memory; use at most {MOST_IMAGES:,} "
+            f"data 'synthetic:{text:.99}': needs too much memory; use at most {MOST_IMAGES:,} "
             "images, and fewer classes or a smaller size"
         )
     return numbers

@@ -37,7 +37,7 @@ def open_timm_tars(root: str) -> Listing:
     try:
         reader = ReaderImageInTar(root, cache_tarinfo=False)
     except (tarfile.TarError, AssertionError, OSError, ValueError) as error:
-        raise DataError(f"{root}: no tar archive with images ({error})") from error
+        raise DataError(f"{root}: not a tar archive with images ({error})") from error
     folder = os.path.dirname(root) if reader.root_is_tar else root  # noqa: PTH120
     name_of = {label: name for name, label in reader.class_name_to_idx.items()}
     listed = []
@@ -45,7 +45,7 @@ def open_timm_tars(root: str) -> Listing:
         path = os.path.join(folder, parent) if parent else root  # noqa: PTH118
         inside = f"{child.name}:" if child is not None else ""
         if info.issparse():
-            raise DataError(f"{path}:{info.name}: is stored in parts; pack it as a plain file")
+            raise DataError(f"{path}:{info.name}: is a sparse file; store it as a regular file")
         if is_data(info.name) and is_data(inside):
             # A tar inside a tar: its offsets are relative to where its bytes begin.
             offset = info.offset_data + (child.offset_data if child is not None else 0)
@@ -76,7 +76,7 @@ def open_wds_shards(root: str, pattern: str, label: str) -> Listing:
     for name in expand(pattern):
         matches = sorted(path for path in Path(root).glob(name) if is_data(path.name))
         if not matches:
-            raise DataError(f"{root}: no shards called {name}")
+            raise DataError(f"{root}: no shards named {name}")
         shards += matches
     members: list[Member] = []
     for number, shard in enumerate(shards):
@@ -99,7 +99,7 @@ def check_end(path: str) -> None:
     """
     size = os.path.getsize(path)  # noqa: PTH202
     if any(read_bytes(path, max(size - tarfile.BLOCKSIZE, 0), tarfile.BLOCKSIZE)):
-        raise DataError(f"{path}: ends before its end mark; it was not copied as a whole")
+        raise DataError(f"{path}: has no end mark, so the copy is incomplete; copy it again")
 
 
 def expand(pattern: str) -> list[str]:
@@ -110,7 +110,7 @@ def expand(pattern: str) -> list[str]:
     pattern = pattern.partition("|")[0]
     spans = [(int(first), int(last)) for first, last in BRACES.findall(pattern)]
     if math.prod(max(last - first + 1, 0) for first, last in spans) > MOST_SHARDS:
-        raise DataError(f"{pattern}: means more than {MOST_SHARDS:,} shards")
+        raise DataError(f"{pattern}: expands to more than {MOST_SHARDS:,} shards")
     return _expanded(pattern)
 
 
@@ -132,7 +132,7 @@ def _samples(archive: tarfile.TarFile, number: int, field: str) -> Iterator[Memb
         key, _, kind = file.partition(".")
         key, kind = f"{folder}/{key}", kind.lower()
         if kind in (*IMAGE, "cls", "json") and (info.issparse() or not info.isreg()):
-            raise ValueError(f"{info.name} is no plain file")
+            raise ValueError(f"{info.name} is not a regular file")
         if kind in IMAGE:
             images[key] = info
         elif kind in ("cls", "json"):

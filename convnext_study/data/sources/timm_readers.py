@@ -49,9 +49,9 @@ def open_timm(name: str, request: OpenRequest) -> DatasetPair:
     kind, _ = kind_of(name)
     if kind in STREAMS:
         raise DataError(
-            f"timm:{name}: {kind} only streams images in an order of its own, so a run on "
-            "it could not be resumed exactly; write it to shards once and use timm:wds/FOLDER, or "
-            "use timm:hfds/NAME"
+            f"timm:{name}: {kind} only streams images in its own order, so a run could not be "
+            "resumed exactly; write it to shards once and use timm:wds/FOLDER, or use "
+            "timm:hfds/NAME"
         )
     openers: dict[str, Callable[[str, str, OpenRequest], Listing]] = {
         "hfds": _open_hub,
@@ -71,7 +71,7 @@ def open_timm(name: str, request: OpenRequest) -> DatasetPair:
                 f"timm:{name}: {part}: cannot be opened ({first_line(error)})"
             ) from error
         if not len(parts[part][0]):
-            raise DataError(f"timm:{name}: {part}: holds no images")
+            raise DataError(f"timm:{name}: {part}: contains no images")
     return of_parts(f"timm:{name}", parts, _size(name, request.options.get("size")))
 
 
@@ -117,7 +117,7 @@ def _open_path(name: str, part: str, request: OpenRequest) -> Listing:
         places.append(root)
     place = next(filter(Path.exists, places), None)
     if place is None:
-        raise DataError(f"{root}: holds no {' or '.join(names)}, folder or tar")
+        raise DataError(f"{root}: contains no {' or '.join(names)}, as a folder or tar")
     if place.suffix == ".tar" or any(is_data(tar.name) for tar in place.glob("*.tar")):
         return open_timm_tars(str(place))
     return _open_folder(str(place))
@@ -190,7 +190,7 @@ class HubImages(EncodedImages):
         except OSError as error:
             raise unreadable(str(error.filename or self.name(index)), error) from None
         except (AssertionError, KeyError, TypeError) as error:  # neither bytes nor a path
-            raise corrupt_image(self.name(index), "the row holds no image") from error
+            raise corrupt_image(self.name(index), "the row contains no image") from error
         return content
 
     def digests(self) -> dict[str, str]:

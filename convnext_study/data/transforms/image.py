@@ -94,7 +94,7 @@ def _on_pillow(data: DatasetPair, recipe: Recipe) -> list[Any]:
         step = make(kind, params)
     except (AssertionError, ValueError, LookupError) as error:
         raise RecipeError(
-            f"recipe {recipe.name}: rand_augment {kind!r}: not timm's notation "
+            f"recipe {recipe.name}: rand_augment {kind!r}: not in timm's notation "
             f"({error or type(error).__name__}); an example is rand-m9-mstd0.5-inc1"
         ) from error
     repair_posterize(step)

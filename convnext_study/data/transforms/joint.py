@@ -38,7 +38,9 @@ class Crop:
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1 or not self.scales or min(self.scales) <= 0:
-            raise UserError(f"crop {self.height}x{self.width}, scales {self.scales}: not positive")
+            raise UserError(
+                f"crop {self.height}x{self.width}, scales {self.scales}: must be positive"
+            )
 
 
 class TrainTransform:
@@ -144,7 +146,7 @@ class PersonCrop:
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 <= self.scale < 1:
-            raise UserError(f"size {self.size}, scale {self.scale}: no square can be cut")
+            raise UserError(f"size {self.size}, scale {self.scale}: must be positive")
 
 
 class CropPerson:

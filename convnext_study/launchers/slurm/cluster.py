@@ -121,17 +121,17 @@ def read_cluster(path: Path) -> ClusterConfig:
         ) from None
     if taken := sorted(TAKEN & set(cluster.sbatch)):
         raise ClusterConfigError(
-            f"cluster {path}: sbatch.{taken[0]}: the launcher sets this one; "
-            "use the profile's own field for it, or leave it out"
+            f"cluster {path}: sbatch.{taken[0]}: is set by the launcher; use the cluster file's "
+            "own field for it, or leave it out"
         )
     if cluster.gpus and cluster.processes_per_node > cluster.gpus:
         raise ClusterConfigError(
-            f"cluster {path}: processes: {cluster.processes} on {cluster.gpus} GPUs; "
-            "use at most one a GPU"
+            f"cluster {path}: processes: {cluster.processes} on {cluster.gpus} GPUs; use at most "
+            "one per GPU"
         )
     if cluster.signal_seconds >= 60 * cluster.minutes:
         raise ClusterConfigError(
-            f"cluster {path}: signal_seconds: {cluster.signal_seconds} leaves nothing of "
+            f"cluster {path}: signal_seconds: {cluster.signal_seconds} leaves no time in "
             f"{cluster.minutes} minutes; use less"
         )
     return cluster
@@ -162,7 +162,7 @@ def import_submitit() -> Any:
     try:
         import submitit
     except ImportError:
-        raise UserError("slurm: submitit is missing; install convnext-study[slurm]") from None
+        raise UserError("slurm: submitit is not installed; install convnext-study[slurm]") from None
     return submitit
 
 

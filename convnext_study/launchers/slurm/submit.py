@@ -57,7 +57,8 @@ class Slurm(Launcher):
         super().__init__(machine)
         if machine.cluster is None:
             raise UserError(
-                "launcher slurm: name the site with --cluster FILE, as in launch/clusters/"
+                "launcher slurm: pass your site's cluster file with --cluster FILE; see "
+                "launch/clusters/"
             )
         self.cluster = read_cluster(machine.cluster)
 
@@ -110,9 +111,7 @@ def run_slurm(
             print(script_text(studies, home / f"{number:04d}", _after(part_cluster, parent_jobs)))
         return []
     if shutil.which("sbatch") is None or shutil.which("squeue") is None:
-        raise UserError(
-            "slurm: there is no sbatch here; go to a login node, or use --launcher torchrun"
-        )
+        raise UserError("slurm: sbatch was not found; use a login node, or --launcher torchrun")
     tasks = _queued(home, fitted)
     unsubmitted = [job for job in fitted if job.run.id not in tasks]
     for part, part_cluster in _arrays(unsubmitted, cluster):
@@ -195,7 +194,7 @@ def _home(job: Job) -> Path:
     # SLURM expands % in the names of output files; a line break would end a script's line.
     if re.search(r"[%\x00-\x1f\x7f]", str(home)):
         raise UserError(
-            f"{str(home)!r}: SLURM cannot use a folder of that name; choose another --out"
+            f"{str(home)!r}: SLURM cannot use a folder with this name; choose another --out"
         )
     return home
 
@@ -231,7 +230,7 @@ def _queued(home: Path, jobs: Sequence[Job]) -> Queued:
             raise UserError(f"{path}: not readable ({one_line(str(error))}); remove it") from None
     alive = waiting_tasks(name for name, _ in tasks.values())
     if alive is None:
-        raise RunFailed("slurm: squeue gives no answer; try again when SLURM is back")
+        raise RunFailed("slurm: squeue does not respond; try again when SLURM is back")
     return {run: task for run, task in tasks.items() if task[0] in alive}
 
 
@@ -300,7 +299,7 @@ def follow(tasks: Mapping[str, Task], logs: Path, on_poll: Callable[[], None]) -
                 time.sleep(TICK)
         on_poll()
     numbers = " ".join(sorted({name.partition("_")[0] for name in waiting}, key=int))
-    note = f"goes on in the queue; to end it: scancel {numbers}"
+    note = f"continues in the queue; to end it: scancel {numbers}"
     return outcomes + [
         Outcome(task.job.run, "submitted", f"job {name} {note}") for name, task in waiting.items()
     ]
@@ -316,5 +315,5 @@ def outcome_of(task: Task, name: str, logs: Path) -> Outcome:
     events = read_events(job.folder)[task.logged :]
     if events and events[-1]["event"] == "stopped":
         return Outcome(job.run, "stopped", f"job {name} left the queue with its state saved")
-    reason = failure(events) or "left the queue with no result"
+    reason = failure(events) or "left the queue without a result"
     return Outcome(job.run, "failed", f"job {name}: {reason}; see {logs}")

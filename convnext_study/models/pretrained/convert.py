@@ -44,7 +44,7 @@ def spec_of(state: Mapping[str, Any]) -> NetSpec:
     key_map, own = _by_our_names(state)
     width = _size(own, "stem.conv.weight", 0)
     if width is None:
-        raise PretrainedError(f"the weights are not those of {key_map.title}: they have no stem")
+        raise PretrainedError(f"these are not weights of {key_map.title}: they have no stem")
     blocks = [re.match(r"stages\.(\d)\.blocks\.(\d+)\.", name) for name in own]
     numbers = {(int(match[1]), int(match[2])) for match in blocks if match}
     depths = (max((b + 1 for s, b in numbers if s == stage), default=1) for stage in range(STAGES))
@@ -88,7 +88,7 @@ def load(net: RoadmapNet, state: Mapping[str, Any]) -> None:
     num_classes = _classes(own)
     if net.num_classes and num_classes and net.num_classes != num_classes:
         raise PretrainedError(
-            f"the weights have a classifier of {num_classes} classes, the network one of "
+            f"the weights have a classifier with {num_classes} classes, the network has "
             f"{net.num_classes}; build it with num_classes={num_classes}, or 0 for none"
         )
     if not net.num_classes:
@@ -113,7 +113,7 @@ def _fitted(own: State, key_map: KeyMap, spec: NetSpec, num_classes: int, in_cha
     problems = {
         "missing": [name for name in net if name not in own and not name.endswith(_OPTIONAL)],
         "unexpected": [name for name in own if name not in net],
-        "of another shape": [
+        "with another shape": [
             f"{name} {list(own[name].shape)} instead of {list(tensor.shape)}"
             for name, tensor in net.items()
             if name in own and own[name].squeeze().shape != tensor.squeeze().shape
@@ -122,7 +122,7 @@ def _fitted(own: State, key_map: KeyMap, spec: NetSpec, num_classes: int, in_cha
     reasons = [f"{len(names)} {what}: {few(names)}" for what, names in problems.items() if names]
     if reasons:
         raise PretrainedError(
-            f"the weights are not those of {key_map.title}, by our names: {'; '.join(reasons)}"
+            f"these are not weights of {key_map.title}, in our names: {'; '.join(reasons)}"
         )
     zero = torch.zeros((), dtype=torch.long)
     return {name: own.get(name, zero).reshape(tensor.shape) for name, tensor in net.items()}

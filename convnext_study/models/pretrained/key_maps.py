@@ -91,34 +91,34 @@ def _column(index: int) -> dict[str, str]:
 
 KEY_MAPS: dict[str, KeyMap] = {
     "resnet": KeyMap(
-        title="a ResNet of bottlenecks",
+        title="a bottleneck ResNet",
         end=RESNET50,
         free=("depths", "width"),
         block="layer{n}.{b}",
         names=_column(0),
     ),
     "timm_convnext": KeyMap(
-        title="a ConvNeXt of timm",
+        title="a ConvNeXt from timm",
         end=CONVNEXT_T,
         free=("depths", "width", "layer_scale", "grn"),
         block="stages.{s}.blocks.{b}",
         names=_column(1),
         leaves={("grn", "weight"): "gamma", ("grn", "bias"): "beta"},
         extras={
-            r"stem\.[2-9]\.": "a stem of two convolutions",
+            r"stem\.[2-9]\.": "a two-convolution stem",
             r"norm_pre\.": "its last norm before the pooling",
             r"head\.pre_logits\.": "a hidden layer before its classifier",
         },
     ),
     "official_convnext": KeyMap(
-        title="a ConvNeXt of its authors",
+        title="a ConvNeXt from its authors",
         end=CONVNEXT_T,
         free=("depths", "width", "layer_scale", "grn"),
         block="stages.{s}.{b}",
         names=_column(2),
     ),
     "torchvision_convnext": KeyMap(
-        title="a ConvNeXt of torchvision",
+        title="a ConvNeXt from torchvision",
         end=CONVNEXT_T,
         free=("depths", "width", "layer_scale"),
         block="features.{t}.{b}",
@@ -136,9 +136,7 @@ def detect(state: Iterable[str]) -> str:
         renamed = (ours for key, ours in rename(layout, keys).items() if ours != key)
         if any(ours.endswith(".branch.spatial.weight") for ours in renamed):
             return name
-    raise PretrainedError(
-        f"the weights are in no known layout ({', '.join(KEY_MAPS)}): {few(keys)}"
-    )
+    raise PretrainedError(f"the weights have no known layout ({', '.join(KEY_MAPS)}): {few(keys)}")
 
 
 def rename(key_map: KeyMap, state: Iterable[str]) -> dict[str, str]:
@@ -168,8 +166,8 @@ def check_variant(key_map: KeyMap, state: Iterable[str]) -> None:
     for pattern, description in key_map.extras.items():
         if key := next(filter(re.compile(pattern).match, keys), None):
             raise PretrainedError(
-                f"the weights are those of {key_map.title} with {description} ({key}), which is no "
-                "network of the road map; use it by its own name"
+                f"the weights are those of {key_map.title} with {description} ({key}), which is "
+                "not a network of the road map; use it under its own name"
             )
 
 

@@ -63,7 +63,7 @@ def read_weights(path: Path | str, kind: Kind | None = None) -> Weights:
     """
     path = Path(path)
     if path.is_dir():
-        raise PretrainedError(f"{path}: a folder; name the file of weights in it")
+        raise PretrainedError(f"{path}: is a folder; name the weight file in it")
     if not path.is_file():
         raise PretrainedError(f"{path}: no such file")
     try:
@@ -72,12 +72,12 @@ def read_weights(path: Path | str, kind: Kind | None = None) -> Weights:
         raise PretrainedError(f"{path}: {error}") from None
     except pickle.UnpicklingError:
         raise PretrainedError(
-            f"{path}: not weights alone, but another kind of file or Python objects, which could "
-            "run code when read; save the state dict alone"
+            f"{path}: contains more than weights, such as Python objects that could run code when "
+            "loaded; save only the state dict"
         ) from None
     except Exception as error:  # the readers raise any kind of exception for broken files
         reason = (str(error) or type(error).__name__).partition("\n")[0]
-        raise PretrainedError(f"{path}: not readable as weights ({reason})") from None
+        raise PretrainedError(f"{path}: cannot be read as weights ({reason})") from None
 
 
 def unwrap(content: Any) -> State:
@@ -109,7 +109,7 @@ def _check_not_text(head: bytes) -> None:
     with contextlib.suppress(UnicodeDecodeError):
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
         if all(character.isprintable() or character.isspace() for character in text):
-            raise PretrainedError(f"a text file, not weights; it begins with {text[:40]!r}")
+            raise PretrainedError(f"a text file, not weights; it starts with {text[:40]!r}")
 
 
 def _weights(content: Any, kind: Kind | None) -> Weights:
@@ -121,12 +121,12 @@ def _weights(content: Any, kind: Kind | None) -> Weights:
         found_kind = inside.kind or ("raw" if averaged else None)
         return Weights(inside.state, found_kind, inside.key or raw, inside.others or averaged)
     if averaged:
-        raise PretrainedError(f"holds averaged weights ({averaged}) and no raw ones")
+        raise PretrainedError(f"contains averaged weights ({averaged}) but no raw ones")
     state, found_kind = _bare(_tensors(content))
     if kind == "raw" and found_kind == "ema":
-        raise PretrainedError(f"holds averaged weights ({_AVERAGED_MODEL}) and no raw ones")
+        raise PretrainedError(f"contains averaged weights ({_AVERAGED_MODEL}) but no raw ones")
     if kind == "ema" and found_kind is None:
-        raise PretrainedError("holds no weights that it says are averaged")
+        raise PretrainedError("contains no weights marked as averaged")
     return Weights(state, found_kind, None, None)
 
 
@@ -145,13 +145,13 @@ def _place(content: Any, kind: Kind) -> str | None:
 
 def _tensors(content: Any) -> State:
     if not isinstance(content, Mapping) or not content:
-        raise PretrainedError("no state dict, which maps names to tensors")
+        raise PretrainedError("not a state dict, which maps names to tensors")
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             keys = few([str(key)[:60] for key in content])
             raise PretrainedError(
-                f"no state dict of a network: {str(key)[:60]} is of type {type(value).__name__} "
-                f"(it holds {keys})"
+                f"not the state dict of a network: {str(key)[:60]} is of type "
+                f"{type(value).__name__} (it holds {keys})"
             )
     return dict(content)
 
@@ -167,5 +167,5 @@ def _bare(state: State) -> tuple[State, Kind | None]:
             kind = "ema"
         bare = {key.removeprefix(_PARALLEL): value for key, value in bare.items()}
     if len(bare) + (kind == "ema") < len(state):
-        raise PretrainedError("no state dict of one network: two weights have one name")
+        raise PretrainedError("not the state dict of one network: two weights have the same name")
     return bare, kind

@@ -204,12 +204,12 @@ def _draw_frame(
 def _caption(rows: Sequence[ResultRow], meta: StudyTitle, axis: Axis) -> list[str]:
     """Where the numbers come from, and what they are comparable with."""
     recipes = ", ".join(dict.fromkeys(row.recipe for row in rows if row.recipe))
-    source = f"These are measured in this study's runs ({recipes}); they are not the paper's."
+    source = f"These were measured in this study's runs ({recipes}); they are not the paper's."
     if meta.compare_paper:
         source += " Diamonds are, on ImageNet-1K."
     metric = shared_metric(rows)
     start = f"{axis.low:g} {metric.unit}".rstrip()
-    cut = f"The axis is cut: it begins at {start}, not at 0." if axis.cut else ""
+    cut = f"The axis is cut: it starts at {start}, not at 0." if axis.cut else ""
     lower = "" if metric.higher_is_better else f"A lower {metric.label} is better."
     stars = f"{SIGNIFICANT}." if any(row.significant for row in rows) else ""
     sentences = (source, stars, detectable_note(rows), cut, lower)

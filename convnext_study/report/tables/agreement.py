@@ -89,8 +89,8 @@ def agreement_table(roads: Sequence[tuple[str, Agreement]]) -> Table[_LabelledSt
         columns.insert(0, Column("road", "road", lambda line: line[0], "text"))
     signs = [
         (f"{label}: " if several else "")
-        + f"{agreement.signs} of {plural(agreement.gains, 'gain')} have the paper's sign; if every "
-        f"gain were above 0, {agreement.plus} would."
+        + f"{agreement.signs} of {plural(agreement.gains, 'gain')} have the "
+        f"paper's sign; if every gain were positive, {agreement.plus} would."
         for label, agreement in roads
         if agreement.statistics
     ]

@@ -95,7 +95,7 @@ def sentence(test: Comparison) -> str:
         return (
             f"{difference(diff.diff, metric)}, 95 % interval "
             f"{interval(diff.interval, metric.decimals)} for another choice of test images: not "
-            f"tested, since one seed tells nothing of another ({diff.method})"
+            f"tested, since one seed says nothing about others ({diff.method})"
         )
     adjusted = ""
     if test.family > 1:
@@ -122,7 +122,7 @@ def differences_table(
     if not tested:
         return None
     name = "differences"
-    title = "Every row against the one before it; significant: Holm-adjusted p of 0.05 or less"
+    title = "Every row against the previous one; significant: Holm-adjusted p of 0.05 or less"
     if pooled:  # only the primary test decides what is significant
         columns, name = columns[:-1], "differences_pooled"
         title = "The same differences with a standard deviation pooled over all rows"

@@ -37,7 +37,7 @@ def _table(rows: Sequence[_Row]) -> Table[_Row]:
         Column("params", "params", format=digits(3), prefixed=True),
         Column("activations", "activations", format=digits(3), prefixed=True),
     ]
-    unknown = "differs from the printed figure; no reason is known."
+    unknown = "differs from the printed figure for an unknown reason."
     notes = [_legend(rows)] if road.published else []
     notes += [f"{mark(row)} {row['step']}: {row['erratum'] or unknown}" for row in differing]
     return Table("cost", f"{road.regime}: {road.title}", columns, rows, tuple(notes))
@@ -46,8 +46,8 @@ def _table(rows: Sequence[_Row]) -> Table[_Row]:
 def _legend(rows: Sequence[_Row]) -> str:
     compared = [row["matches_paper"] for row in rows if row["matches_paper"] is not None]
     if not compared:
-        return "The paper's figures hold at 224x224 and cannot be compared with these MACs."
+        return "The paper's figures are for 224x224 and cannot be compared with these MACs."
     return (
-        f"= the MACs, to two decimals, are the paper's figure: {sum(compared)} of "
-        f"{len(compared)} rows. The paper writes GFLOPs for 1e9 MACs."
+        f"= MACs, to two decimals, equal the paper's figure: {sum(compared)} of {len(compared)} "
+        "rows. The paper writes GFLOPs for 1e9 MACs."
     )

@@ -172,13 +172,13 @@ def _legend(rows: Sequence[ResultRow]) -> list[str]:
     if any(row.gain is not None for row in rows):
         unit = metric.step_unit or metric.label
         direction = (
-            f"{unit} over the step before"
+            f"{unit} over the previous step"
             if metric.higher_is_better
-            else f"{unit} below the step before, where a lower {metric.label} is better"
+            else f"{unit} below the previous step, as a lower {metric.label} is better"
         )
         lines.append(f"gain: {direction}; {SIGNIFICANT}.")
     if any(map(is_side, rows)):
-        lines.append("└: tried beside the road and not adopted.")
+        lines.append("└: tried beside the road, not adopted.")
     if any(row.paper_value is not None for row in rows):
         lines.append(f"{PAPER_LABEL}: the paper's own {metric.label}, not measured here.")
     return lines

@@ -216,7 +216,9 @@ def two_way(
     sizes = {len(cell) for row in cells for cell in row}
     shapes = {len(row) for row in cells}
     if len(sizes) != 1 or len(shapes) != 1 or min(sizes) < 2 or min(len(cells), *shapes) < 2:
-        raise UserError("a two-way table takes two or more rows, columns and seeds in every cell")
+        raise UserError(
+            "a two-way table needs at least two rows, two columns, and two seeds in every cell"
+        )
     table = np.asarray(cells, dtype=float)
     a, b, n = table.shape
     mean, means = table.mean(), table.mean(axis=2)

@@ -47,11 +47,11 @@ def seeds_needed(
     Raises UserError for numbers out of range, or where `MOST_SEEDS` is not enough.
     """
     if not (0 < alpha < power < 1 and tests >= 1):
-        raise UserError(f"power {power:g} and alpha {alpha:g}: give 0 < alpha < power < 1")
+        raise UserError(f"power {power:g} and alpha {alpha:g}: use 0 < alpha < power < 1")
     if not (math.isfinite(effect) and effect and std.std > 0):
         raise UserError(
-            f"an effect of {f'{effect:g} {unit}'.rstrip()} at a standard deviation of {std.std:g}: "
-            "give both, larger than 0"
+            f"an effect of {f'{effect:g} {unit}'.rstrip()} at a standard deviation of "
+            f"{std.std:g}: both must be above 0"
         )
 
     def reached(seeds: int) -> float:
@@ -60,7 +60,8 @@ def seeds_needed(
     seeds = 2 + bisect_left(range(2, MOST_SEEDS + 1), power, key=reached)
     if seeds > MOST_SEEDS:
         raise UserError(
-            f"{f'{effect:g} {unit}'.rstrip()} would take over {MOST_SEEDS} seeds: ask for more"
+            f"{f'{effect:g} {unit}'.rstrip()} would take more than {MOST_SEEDS} seeds: choose a "
+            "larger effect"
         )
     return Power(
         seeds=seeds,
@@ -103,7 +104,9 @@ def _assumptions(std: PooledStd, alpha: float, tests: int, unit: str) -> str:
     return (
         f"Two-sided Welch's t test, {100 * alpha:g} % false alarms"
         + (f" over {tests} steps together (Holm's first hurdle)" if tests > 1 else "")
-        + f". Deviation between seeds {f'{std.std:.3g} {unit}'.rstrip()}, from {std.source} "
-        f"({std.df:g} degrees of freedom), taken as normal, true, and the same for both "
-        "networks. The test images are taken as fixed: more seeds tell nothing of other images."
+        + ". The standard deviation between seeds is "
+        f"{f'{std.std:.3g} {unit}'.rstrip()}, from {std.source} ({std.df:g} "
+        "degrees of freedom), assumed to be normal, true, and the same for both "
+        "networks. The test images are fixed: more seeds say nothing about "
+        "other images."
     )

@@ -187,7 +187,7 @@ class _Errors:
     @property
     def words(self) -> str:
         if self.noise is None:
-            return "; the variance between seeds is not in the intervals"
+            return "; the intervals do not include the variance between seeds"
         return f"; standard deviation of a value {self.noise.std:.3g}, from {self.noise.source}"
 
     def share(self, value: float, orders: float | None, df: float) -> ShapleyValue:

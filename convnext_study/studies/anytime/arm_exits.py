@@ -103,11 +103,11 @@ class ArmExit:
 
 
 EXIT_NOTES = (
-    "MACs: of one image up to the exit, with the heads before it; at masks: the authors' rule, a "
-    "mean over the validation images. ECE: expected calibration error of 15 bins. Intervals: "
+    "MACs: per image up to the exit, including earlier heads; at masks: the authors' rule, "
+    "averaged over the validation images. ECE: expected calibration error, 15 bins. Intervals: "
     "bootstrap over images of the mean over seeds.",
-    "ms: up to the exit, of one core, one image at a time, median of the first images; the first "
-    "seed's network in the fastest form that its masks allow.",
+    "ms: up to the exit, on one core, one image at a time, median over the first images; the "
+    "first seed's network in the fastest form that its masks allow.",
 )
 
 
@@ -168,7 +168,9 @@ def thresholds_table(rows: Sequence[AtThreshold], suffix: str = "") -> Table[AtT
     columns.append(
         Column("ci", last, lambda row: row[1].interval, "interval", format=level_interval)
     )
-    note = f"{network.label}, seed {network.records[0].run.seed}: trained at one of them, evaluated"
+    note = (
+        f"{network.label}, seed {network.records[0].run.seed}: trained at one threshold, evaluated"
+    )
     note += " at each. MACs: means over the validation images. The interval: bootstrap over images."
     return Table(f"anytime_thresholds{suffix}", title, columns, rows, notes=(note,))
 
@@ -206,14 +208,17 @@ def claims_table(arms: Arms, suffix: str = "") -> Table[PairTest[ArmExit]] | Non
         return None
     tests = compare_pairs(pairs, lambda arm_exit: arm_exit.compared)
     noise = (
-        "One seed: nothing is tested, and intervals (bootstrap over images) cover the choice of "
-        "test images only; claims about networks take several seeds."
+        "One seed: nothing is tested, and intervals (bootstrap over images) cover only the "
+        "choice of test images; claims about networks need several seeds."
         if all(test.comparison.significant is None for test in tests)
-        else "Welch's t test on seeds, of each exit; 'seeds and images' is the interval where test "
-        "images are drawn anew too, from three shared seeds or more."
+        else (
+            "Welch's t test on seeds, for each exit; 'seeds and images' is the "
+            "interval where test images are resampled too, from three shared seeds "
+            "on."
+        )
     )
     text = "1 to 4: the paper's claims; CA should lose nothing over RH, and gain over the others. "
-    text += f"p after Holm's correction over {len(tests)} tests; intervals of each test alone."
+    text += f"p after Holm's correction over {len(tests)} tests; intervals are for single tests."
     columns: list[Column[PairTest[ArmExit]]] = [
         Column("name", "name", _name, "text", screen=False),
         Column("claim", "claim", lambda test: test.question, "text"),

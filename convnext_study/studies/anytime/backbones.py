@@ -70,8 +70,8 @@ class HRNet(nn.Module):
             height, width = x.shape[-2:]
             if height % STRIDE or width % STRIDE:
                 raise UserError(
-                    f"image of {height}x{width}: HRNet needs sides that divide by {STRIDE}; "
-                    "resize or pad it"
+                    f"image of {height}x{width}: HRNet needs sides divisible by {STRIDE}; resize "
+                    "or pad it"
                 )
             for module in self.modules_of(1):
                 x = module(x)
@@ -147,10 +147,10 @@ def make_backbone(spec: AnytimeSpec, in_chans: int = 3, drop_path_rate: float = 
     if not name.startswith("hrnet_"):
         return _staged(spec, in_chans, drop_path_rate)
     if drop_path_rate:
-        raise SpecError(f"drop_path: {drop_path_rate}; an HRNet has none, use 0")
+        raise SpecError(f"drop_path: {drop_path_rate}; not supported by HRNet, use 0")
     if name in HRNETS:
         if spec.pretrained:
-            raise SpecError(f"pretrained: there are no weights of {name}; use an HRNet of timm's")
+            raise SpecError(f"pretrained: there are no weights of {name}; use one of timm's HRNets")
         return HRNet(_our_hrnet(HRNETS[name], in_chans), stages)
     import timm
 
@@ -221,11 +221,13 @@ def _features(name: str, keywords: dict[str, Any]) -> FeatureListNet:
         net = timm.create_model(name, **keywords)
     except (RuntimeError, TypeError, AssertionError) as error:
         reason = first_line(error)
-        raise SpecError(f"backbone {name}: timm cannot make features of it ({reason})") from error
+        raise SpecError(
+            f"backbone {name}: timm cannot extract features from it ({reason})"
+        ) from error
     if not isinstance(net, FeatureListNet):
         raise SpecError(
-            f"backbone {name}: its features come all at once; use a model with stages that run one "
-            "after the other, such as convnext_atto or resnet18"
+            f"backbone {name}: returns all features at once; use a model with sequential stages, "
+            "such as convnext_atto or resnet18"
         )
     return net
 

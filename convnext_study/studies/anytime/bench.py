@@ -25,14 +25,14 @@ from convnext_study.studies.anytime.skipping.accelerate import accelerated
 from convnext_study.studies.anytime.skipping.compiled import build_name
 from convnext_study.studies.anytime.spec import AnytimeSpec
 
-TITLE = "skipping: to the last exit of networks with redesigned heads and masks"
+TITLE = "skipping: up to the last exit of networks with redesigned heads and masks"
 NOTES = (
-    "dense: without masks, by torch; masked: everything computed and then masked, as the authors' "
-    "code does; skipped: what the masks skip is not computed, on the CPU by compiled kernels where "
-    "there is a C++ compiler. Medians; masks of coherent random regions, the "
-    "same for all exits; BatchNorms folded.",
-    "time left: skipped over dense. pays from: the share of skipped positions from which that is "
-    "under 1, on a line between the shares that were measured.",
+    "dense: without masks, with torch; masked: everything is computed, then masked, as in the "
+    "authors' code; skipped: masked positions are not computed, on the CPU with compiled kernels "
+    "if there is a C++ compiler. Medians; masks are coherent random regions, the same for all "
+    "exits; BatchNorms are folded.",
+    "time left: skipped relative to dense. pays from: the share of skipped positions from which "
+    "this is below 1, interpolated linearly between measured shares.",
 )
 FORMS = ("dense", "masked", "skipped")
 NETWORKS = ("hrnet_digits", "hrnet_w18_small_v2")
@@ -84,7 +84,7 @@ def compare(
     ValueError for a network without masks.
     """
     if not net.segments:
-        raise ValueError("the network has no masks: nothing can be skipped")
+        raise ValueError("the network has no masks, so nothing can be skipped")
     x = x.to(memory_format=torch.channels_last)
     unmasked = AnytimeNet(
         net.spec.replace(masks="none", random_shares=[]), num_classes=net.num_classes

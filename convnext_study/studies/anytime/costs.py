@@ -11,11 +11,11 @@ from convnext_study.studies.anytime.spec import AnytimeSpec, published
 
 GIBI = 2**30  # the unit that the authors print as "GFLOPs"
 CLASSES, JOINTS = 19, 16  # of Cityscapes and MPII
-TITLE = "Anytime: every exit of the published networks and of ours for joints"
+TITLE = "Anytime: every exit of the published networks and of our pose networks"
 NOTES = (
-    "MACs and parameters up to the exit, with the heads before it; the authors print MACs in "
+    "MACs and parameters up to the exit, including earlier heads; the authors print MACs in "
     '1024^3 as "GFLOPs". mIoU: the authors\', on Cityscapes.',
-    "= all counts are those worked out by hand from the sources. Joints: networks of ours on the "
+    "= all counts equal those derived by hand from the sources. Joints: our networks on the "
     "backbone that HRNet's authors use for MPII; none is published.",
 )
 # One exit, EE and RH for joints: ours, without published figures.

@@ -39,7 +39,7 @@ def _of_backbone(arms: Arms, backbone: str, suffix: str) -> list[Finding]:
     for arm, records in arms.items():
         run = first_seed(records)
         if run is None:
-            notes.append(f"{records[0].run.metadata['label']}: its weights are not here.")
+            notes.append(f"{records[0].run.metadata['label']}: its weights are missing.")
             continue
         try:
             times[arm] = exit_milliseconds(run)

@@ -44,7 +44,7 @@ def load_checkpointed(record: Record) -> tuple[AnytimeNet, ExitCosts]:
     task = make_task(record.run, Runtime(corrupt_images="skip"))
     net = task.without_training_parts(net)
     if not isinstance(net, AnytimeNet) or not isinstance(task, ExitCosts):
-        raise EvaluationError(f"{record.folder}: not a run of this study's")
+        raise EvaluationError(f"{record.folder}: not a run of this study")
     return net, task
 
 

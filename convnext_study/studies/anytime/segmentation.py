@@ -110,7 +110,7 @@ def shares_of(parent: Parent, exits: int) -> tuple[float, ...]:
     """The share of positions, from 0 to 1, that a run computed at each exit but the first."""
     result = parent.record.result
     if result is None or f"macs_exit{exits}" not in result.metrics:
-        raise TaskError(f"{parent.record.folder}: has no shares of {exits} exits to take over")
+        raise TaskError(f"{parent.record.folder}: has no shares for {exits} exits to copy")
     computed = [result.metrics.get(f"computed_exit{exit}") for exit in range(2, exits + 1)]
     # Exits that are computed everywhere have no metric.
     return tuple(metric.value / 100 if metric else 1.0 for metric in computed)

@@ -122,7 +122,10 @@ class AnytimeSpec(Spec):
             if type(getattr(self, name)) is not bool:
                 raise SpecError(f"{name}: {getattr(self, name)!r}; use true or false")
         if self.masks == "none" and self.random_shares:
-            raise SpecError("random_shares: nothing is masked; leave it empty, or use masks random")
+            raise SpecError(
+                "random_shares: applies only to masks random; leave it empty, or "
+                "set masks to random"
+            )
         if self.masks == "random":
             _check_shares(self.random_shares, self.exits)
 
@@ -151,5 +154,5 @@ def _check_shares(shares: Any, exits: tuple[int, ...]) -> None:
         )
     if list(shares) != sorted(shares, reverse=True):
         raise SpecError(
-            f"random_shares: {shares!r}; they cannot grow: what was skipped stays skipped"
+            f"random_shares: {shares!r}; they cannot increase: what was skipped stays skipped"
         )

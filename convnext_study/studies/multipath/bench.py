@@ -22,7 +22,7 @@ from convnext_study.studies.multipath.paths import IMPLEMENTATIONS
 from convnext_study.studies.multipath.spec import LARGE, LARGE_PATHS, SMALL, MultipathSpec
 
 NETWORKS = {"small": SMALL, "large": LARGE, "large_paths": LARGE_PATHS}
-NOTES = ("On a CPU one thread, and its own time.",)
+NOTES = ("On a CPU: one thread, CPU time.",)
 
 
 def measure(settings: Settings, report: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -31,7 +31,7 @@ def measure(settings: Settings, report: Callable[[str], None]) -> list[dict[str,
     Raises UserError for a network that is none of `NETWORKS`, and for an image size.
     """
     if settings.image_size:
-        raise UserError("--image-size: the networks of multipath are measured at 32x32")
+        raise UserError("--image-size: multipath networks are measured at 32x32; leave it out")
     for name in settings.networks:
         if name not in NETWORKS:
             raise UserError(f"--networks: {name!r}{did_you_mean(name, list(NETWORKS))}")

@@ -38,10 +38,10 @@ ERRATUM = (
     "with a 3x3 stem and 10 classes it has 11,173,962 parameters, 44.70 MB."
 )
 NOTES = (
-    "MB: 4 bytes a parameter, in millions. MACs: of one image of the size that was trained on. "
-    "└: beside the road.",
-    "paper: printed in the paper for its own networks of full size on CIFAR-10, not measured "
-    "here; it does not say how its 33 MB network was widened.",
+    "MB: 4 bytes per parameter, in millions. MACs: per image at the training size. └: beside the "
+    "road.",
+    "paper: printed in the paper for its own full-size networks on CIFAR-10, not measured here; "
+    "it does not say how its 33 MB network was widened.",
     ERRATUM,
 )
 
@@ -163,12 +163,15 @@ def claims_table(rows: Rows) -> Table[Test] | None:
         pairs, lambda names: rows[names[0]] if len(names) == 1 else gains(rows, names)
     )
     noise = (
-        "One seed: nothing is tested, and intervals cover the choice of test images only; claims "
-        "about networks take several seeds, and so does how attention depends on different depths."
+        "One seed: nothing is tested, and intervals cover only the choice of test images; claims "
+        "about networks need several seeds, and so does the interaction of attention with "
+        "different depths."
         if all(test.comparison.significant is None for test in tests)
         else "Welch's t test on seeds."
     )
-    corrected = f"p after Holm's correction over {len(tests)} tests; intervals of each test alone."
+    corrected = (
+        f"p after Holm's correction over {len(tests)} tests; intervals are for single tests."
+    )
 
     def macs(test: Test) -> float | None:
         """The cost of the claimed gain, per image."""

@@ -78,14 +78,17 @@ def sentences() -> list[str]:
     for way in WAYS:
         powers = ", ".join(f"{name} ^{exponent(way, part):.2f}" for part, name in PARTS.items())
         total = growth(way, largest).total
-        lines.append(f"By {way}, parameters grow with the channels to the power: {powers}.")
+        lines.append(
+            f"In {way}, the number of parameters grows with the number of channels "
+            f"to the power: {powers}."
+        )
         lines.append(f"  At {largest} times the channels: {total:,} parameters.")
     counts = growth("paths", largest)
     share = 100 * counts.conv1 / counts.total
     lines.append(
-        f"Widening by paths is linear in the 3x3 convolutions alone. The 1x1 convolutions of our "
-        f"reconstruction (compressing, fuse, shortcuts) are quadratic either way, and at {largest} "
-        f"times the channels {share:.0f} % of the network that was widened by paths."
+        "Widening in paths is linear only in the 3x3 convolutions. The 1x1 convolutions of our "
+        "reconstruction (compression, fusion, shortcuts) grow quadratically either way, and at "
+        f"{largest} times the channels are {share:.0f} % of the network widened in paths."
     )
     return lines
 

@@ -79,7 +79,7 @@ def _check_depths(depths: Any) -> None:
             f"depths: {depths!r}; put them in ascending order, as {tuple(sorted(depths))}"
         )
     if depths[-1] == 0:
-        raise SpecError(f"depths: {depths!r}; one path at least needs a 3x3 convolution")
+        raise SpecError(f"depths: {depths!r}; at least one path needs a 3x3 convolution")
 
 
 SMALL = MultipathSpec()

@@ -182,7 +182,7 @@ def schedules_for(
         budget = epochs * budget // base.epochs
         base, tuned = with_epochs(base, epochs), with_epochs(tuned, shorter)
     if "milestones" in fields:
-        raise UserError("milestones: are fractions of the epochs in this study; set epochs")
+        raise UserError("milestones: this study takes fractions of the epochs; set epochs")
     if fields:
         base, tuned = base.replace(**fields), tuned.replace(**fields)
     return Schedules(base, tuned, budget)

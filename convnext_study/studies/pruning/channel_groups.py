@@ -99,7 +99,7 @@ def check_kept(kept: Kept, groups: Sequence[Group]) -> list[tuple[Group, tuple[i
                 f"{group.name}: name each of its {group.width} channels at most once"
             )
         if any(0 < len({*unit} & {*channels}) < len(unit) for unit in group.units):
-            raise PruningError(f"{group.name}: its channels go {group.size} at a time")
+            raise PruningError(f"{group.name}: its channels are removed in groups of {group.size}")
         kept_by_group.append((group, channels))
     return kept_by_group
 
@@ -115,11 +115,13 @@ def check_widths(widths: Mapping[str, int], groups: Sequence[Group]) -> list[tup
             raise PruningError(f"{name}: has no channels to prune{did_you_mean(name, [*by_name])}")
         most, size = by_name[name].width, by_name[name].size
         if width < 1:
-            raise PruningError(f"{name}: all of its {most} channels would go; keep at least one")
+            raise PruningError(
+                f"{name}: all of its {most} channels would be removed; keep at least one"
+            )
         if width > most:
-            raise PruningError(f"{name}: has {most} channels, and {width} cannot stay")
+            raise PruningError(f"{name}: has {most} channels, so {width} cannot be kept")
         if width % size:
-            raise PruningError(f"{name}: its channels go {size} at a time")
+            raise PruningError(f"{name}: its channels are removed in groups of {size}")
     return [(group, widths[group.name]) for group in groups if group.name in widths]
 
 

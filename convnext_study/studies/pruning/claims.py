@@ -23,12 +23,12 @@ MARGIN = 1.0  # points: a difference that would matter
 ARM_CONTRASTS = (
     (of.SCRATCH_B, of.FINE_TUNED, "claim 1: trained from scratch, or pruned and fine-tuned"),
     (of.SCRATCH_E, of.FINE_TUNED, "claim 1, equal epochs"),
-    (of.SCRATCH_B, of.SCRATCH_E, "as much computation as the large network had"),
+    (of.SCRATCH_B, of.SCRATCH_E, "the large network's computation"),
     (of.SCRATCH_B, of.DENSE, "the large network's accuracy, at its computation"),
     (of.INHERITED, of.DENSE, "the same by pruning"),
     (of.INHERITED, of.FINE_TUNED, "the schedule, with inherited weights"),
     (of.INHERITED, of.SCRATCH_E, "the weights, with the whole schedule"),
-    (of.INHERITED, of.SCRATCH_T, "the weights, at equal computation in all"),
+    (of.INHERITED, of.SCRATCH_T, "the weights, at equal total computation"),
     (of.TICKET, of.CONTROL, "claim 4: the ticket's own start, usual rate"),
     (of.SLOW_TICKET, of.SLOW_CONTROL, "claim 4, a tenth of the rate"),
 )
@@ -163,8 +163,8 @@ def _two_factor_table(network: str, tests: list[Test]) -> Table[Test]:
     ]
     title = "Architecture by initial weights, equal MACs, the whole schedule"
     notes = (
-        "Differences: as in the statements. The analysis of variance takes one standard deviation "
-        "for all cells.",
+        "Differences: as in the table of tests. The analysis of variance assumes one standard "
+        "deviation for all cells.",
         _variance_in_words(tests),
     )
     title = f"{title}: {tests[0].first.about('network_label')}"
@@ -175,7 +175,7 @@ def _variance_in_words(tests: Sequence[Test]) -> str:
     """The analysis of variance, for cells of equally many seeds, two or more."""
     cells = [[test.first.values, test.second.values] for test in tests]
     if len({len(cell) for row in cells for cell in row}) > 1 or len(cells[0][0]) < 2:
-        return "An analysis of variance takes two seeds or more of each."
+        return "An analysis of variance needs two or more seeds per cell."
     resolution = resolution_of(tests[0].first.result.metric)
     variance = two_way(cells, ("architecture", "initial weights"), resolution=resolution)
     parts = ", ".join(

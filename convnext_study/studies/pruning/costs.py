@@ -41,16 +41,16 @@ CAP = 2  # Scratch-B's ratio on ImageNet, for the predefined methods
 BATCH, REPEATS, SECONDS = 32, 5, 0.1
 CLOCK = time.process_time
 LATENCY_NOTE = (
-    f"latency: ms of processor time of one image in batches of {BATCH}, forward, float32, one "
-    f"thread, channels last, median of {REPEATS} turns with all networks in turn; masked networks "
-    "take the time of whole ones."
+    f"latency: ms of processor time per image in batches of {BATCH}, forward, float32, one "
+    f"thread, channels last, median of {REPEATS} rounds alternating between networks; masked "
+    "networks take as long as whole ones."
 )
 TITLE = "Pruning: the published networks, counted"
 NOTES = (
-    "Pruned shares are those of the network that it was pruned from. Scratch-B: epochs that cost "
-    "what that network's training cost, by the authors' count of FLOPs, which is no cost to show "
-    "beside MACs.",
-    "= all counts are those worked out by hand from the sources.",
+    "Pruned shares are relative to the network that was pruned. Scratch-B: epochs that cost as "
+    "much as that network's training, by the authors' count of FLOPs, which is not comparable "
+    "with MACs.",
+    "= all counts equal those derived by hand from the sources.",
 )
 
 

@@ -70,7 +70,7 @@ class PruningNet(TimmModel):
         drop_path_rate: float = 0.0,
     ) -> None:
         if output_stride != 32:
-            raise ValueError(f"output_stride: {output_stride}; a {spec.family} has 32 alone")
+            raise ValueError(f"output_stride: {output_stride}; a {spec.family} supports only 32")
         if drop_path_rate and isinstance(spec, specs.VggSpec | specs.DenseNetSpec):
             raise ValueError(f"drop_path_rate: a {spec.family} has no residual branches; use 0")
         stem = _stem(spec, in_chans)

@@ -48,12 +48,12 @@ USUAL = {
     "folder": ("resnet34",),
 }
 NETWORKS = (
-    "Which networks are pruned, comma-separated: roadmap:STEP, roadmap for every row, timm:NAME, "
+    "Networks to prune, comma-separated: roadmap:STEP, roadmap for every row, timm:NAME, "
     f"timm:NAME@{PRETRAINED} or timm:NAME@FILE from trained weights, a published one such as "
-    f"resnet56, or {EIGHTH}. (default: the data's)"
+    f"resnet56, or {EIGHTH}. (default: depends on the data)"
 )
 TARGETS = (
-    "What is pruned of them, such as half or guided; guided@DATA by shares of a network slimmed on "
+    "What to prune, such as half or guided; guided@DATA takes the shares of a network slimmed on "
     f"other data. (default: {USUAL_TARGETS})"
 )
 
@@ -129,13 +129,15 @@ def _with_chosen(name: str, context: Context) -> PrunedModelPlan:
             near = did_you_mean(target_name, [USUAL_TARGETS, *targets])
             raise UserError(f"target: {request!r} of {name}{near}")
         if at and not data:
-            raise UserError(f"target: {request}: no data after @, such as {target_name}@clutter")
+            raise UserError(
+                f"target: {request}: no data after @; use, for example, {target_name}@clutter"
+            )
         if not data or same_data(data, context.data):
             chosen.add(target_name)
             continue
         target = _from_other_data(targets[target_name], name, replace(context, data=data))
         if from_other_data.setdefault(target.name, target) != target:
-            raise UserError(f"target: {request}: one data set of a kind; start another study")
+            raise UserError(f"target: {request}: only one data set per kind; start another study")
         chosen.add(target.name)
     every = [*plan.targets, *from_other_data.values()]
     return replace(plan, targets=every, chosen=frozenset(chosen))
@@ -147,7 +149,7 @@ def _from_other_data(target: PruningTarget, name: str, context: Context) -> Prun
     if target.method != STAGE_SHARES:
         raise UserError(
             f"target: {target.name}@{context.data}: only guided and transferred architectures can "
-            "come from other data; leave the part from @ on"
+            "come from other data; remove the part from @ on"
         )
     check_labels(context.data, OF_IMAGES)
     source_plan = plan_for(name, context)

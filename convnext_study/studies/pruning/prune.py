@@ -56,7 +56,7 @@ class MethodArgs(BaseModel):
     def share(self) -> float:
         """The ratio of a method that needs one. Raises UserError if there is none."""
         if self.ratio is None:
-            raise UserError(f"method {self.method}: needs a ratio; use a share from 0 to below 1")
+            raise UserError(f"method {self.method}: needs a ratio, at least 0 and below 1")
         return self.ratio
 
 

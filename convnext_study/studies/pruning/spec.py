@@ -111,7 +111,7 @@ class VggSpec(BaseSpec):
         if len(self.hidden) != len(default):
             raise SpecError(f"hidden: {self.hidden!r}; head {self.head} has {len(default)} layers")
         if not self.widths or self.widths[0] == POOL:
-            raise SpecError(f"widths: {self.widths!r}; begin with a convolution")
+            raise SpecError(f"widths: {self.widths!r}; must begin with a convolution")
 
     def to_dict(self) -> dict[str, Any]:
         """As for all families; default hidden widths are left out."""
@@ -161,7 +161,9 @@ class ResNetSpec(BaseSpec):
         """As for all families, and check that no stage is narrower than the one before."""
         super().check()
         if list(self.widths) != sorted(self.widths):
-            raise SpecError(f"widths: {self.widths!r}; shortcuts only add channels, so ascend")
+            raise SpecError(
+                f"widths: {self.widths!r}; must be ascending, since shortcuts only add channels"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,14 +96,15 @@ def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Spread]) -> Tabl
         ),
         Column("paper", "paper's, %", _paper, "text"),
     ]
-    paper = "paper's: as its sources print it, on their data, not measured here."
+    paper = "paper's: as printed in its sources, on their data, not measured here."
     notes = (
-        "FLOPs: of one seed's training, 3 x forward MACs x 2 x images x epochs; with parents: also "
-        "those of the networks that it starts from; of dense: this arm's alone over the large "
-        "network's. Params of masked networks (magnitude, soft filters) are those left; they "
-        "compute all.",
-        "Scratch-B is as long as the authors' rule says: int(epochs x budget of the large network "
-        "over that of the pruned one), by their count of FLOPs. Scratch-T adds the whole schedule.",
+        "FLOPs: training of one seed, 3 x forward MACs x 2 x images x epochs; with parents: "
+        "including the networks that it starts from; of dense: this arm alone relative to the "
+        "large network. Params of masked networks (magnitude, soft filters) are the remaining "
+        "ones; they compute all.",
+        "The length of Scratch-B follows the authors' rule: int(epochs x budget of the large "
+        "network over that of the pruned one), by their count of FLOPs. Scratch-T adds the whole "
+        "schedule.",
         LATENCY_NOTE,
         *([paper] if any(map(_paper, arms)) else []),
     )
@@ -160,12 +161,12 @@ def statements_table(tests: Sequence[Test]) -> Table[Test]:
     ]
     several = any(test.comparison.significant is not None for test in tests)
     notes = (
-        f"alike: two one-sided tests (TOST) that the difference is {MARGIN:g} point or more; the "
-        "margin was set before any run. Both p are Holm's over the "
-        f"{len(tests)} statements; intervals are of each alone. open: neither is shown.",
+        f"alike: two one-sided tests (TOST) against a difference of {MARGIN:g} point or more, a "
+        f"margin set before any run. Both p are adjusted by Holm's method over the {len(tests)} "
+        "tests; intervals are for single tests. open: neither is shown.",
         "differ: Welch's t test on seeds."
         if several
-        else "One seed: intervals are for the choice of test images alone, and nothing is tested.",
+        else ("One seed: intervals cover only the choice of test images, and nothing is tested."),
     )
     title = "Which arms differ, and which are alike"
     return Table("pruning_statements", title, columns, tests, notes)
@@ -225,9 +226,9 @@ def per_network_table(tests: Sequence[Test]) -> list[Table[Test]]:
         ),
     ]
     notes = (
-        "Half of each layer that can go, by the L1-norm. inherited: the weights that are left, "
-        "with the whole schedule; Scratch-E and Scratch-T are as long as that, and as all of the "
-        "pipeline. Points; intervals and tests are those of the statements, where the family is; "
-        "strong: it differs, or is within the margin, after Holm's correction.",
+        "Half of each prunable layer, by the L1-norm. inherited: the remaining weights, with the "
+        "whole schedule; Scratch-E is as long as that, Scratch-T as long as the whole pipeline. "
+        "Points; intervals and tests are those of the table of tests, which defines the family; "
+        "strong: different, or within the margin, after Holm's correction.",
     )
     return [Table("pruning_networks", "Which network prunes best", columns, halved, notes)]

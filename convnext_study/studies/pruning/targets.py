@@ -117,7 +117,10 @@ def describe_half(label: str, whole: UntrainedNetwork) -> str:
     line = f"half of the channels of {label} leaves {share:.0%} of its MACs"
     if names := whole.sound.left_whole:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        line += f"; left whole, as removing is not masking there: {', '.join(names[:3])}{more}"
+        line += (
+            "; not pruned, because removing differs from masking there: "
+            f"{', '.join(names[:3])}{more}"
+        )
         line += f" ({whole.sound.fault})" if whole.sound.fault else ""
     if share <= MOST_LEFT:
         return line

@@ -120,7 +120,7 @@ class TrainingArm(Classification):
             load_weights(whole, parent)
         else:
             raise TaskError(
-                f"task {ARM_TASK}: {self.run.name} names no run to start from (init_from)"
+                f"task {ARM_TASK}: {self.run.name} does not name its parent run (init_from)"
             )
         design, seed = untrained(self.run.model, self._images), self.run.seed
         images = source or self._images
@@ -169,8 +169,8 @@ class TrainingArm(Classification):
         if weights not in fitting:
             what = "designs an architecture" if pruned.network is None else "removes channels"
             raise TaskError(
-                f"task {ARM_TASK}: {method} {what}, and no {weights} weights come with it; "
-                f"use {' or '.join(fitting)}"
+                f"task {ARM_TASK}: {method} {what}, but no {weights} weights come with it; use "
+                f"{' or '.join(fitting)}"
             )
         if not same_architecture(self.run.model, model):
             self._model = model

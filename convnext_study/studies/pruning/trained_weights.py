@@ -15,7 +15,7 @@ from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.removal import network_of
 
 PRETRAINED = "pretrained"  # timm's own weights of a name
-_HINT = "rerun the study with the place of the weights"
+_HINT = "rerun the study with the location of the weights"
 WEIGHTS_FILE = "weights_file"  # in a run's metadata: the path, which is not part of its key
 
 
@@ -49,14 +49,16 @@ def find_weights(network: ModelRef, where: str) -> TrainedWeights:
     check_timm_name(name)
     if where == PRETRAINED:
         if not timm.is_model_pretrained(name):
-            raise UserError(f"networks: timm:{name}@{where}: timm has no weights; give a file")
+            raise UserError(
+                f"networks: timm:{name}@{where}: timm has no weights for it; pass a file"
+            )
         cfg: Any = timm.get_pretrained_cfg(name)
         tagged = ".".join(filter(None, (cfg.architecture, cfg.tag)))
         origin = cfg.hf_hub_id or cfg.url or ""
         return TrainedWeights(network=network, pretrained=tagged, origin=origin)
     path = Path(where).expanduser().absolute()
     if not path.is_file():
-        raise UserError(f"networks: timm:{name}@{where}: no such file; give one, or {PRETRAINED}")
+        raise UserError(f"networks: timm:{name}@{where}: no such file; pass one, or {PRETRAINED}")
     return TrainedWeights(network=network, file=str(path), sha256=file_digest(path, _HINT))
 
 
@@ -89,5 +91,7 @@ def put_weights(net: nn.Module, weights: TrainedWeights, file: str, classes: int
         if not name.startswith(heads):
             what = weights.network.args["name"]
             where = file or weights.pretrained
-            raise UserError(f"{where}: no {name} of {what}'s shape; give its own weights")
+            raise UserError(
+                f"{where}: {name} does not have the shape of {what}'s; use its own weights"
+            )
     net.load_state_dict({**own, **fitting})

@@ -133,8 +133,8 @@ class ImageTask(Task):
             return data.notes
         return [
             *data.notes,
-            f"{data.uri}: has {count} training images, and the batch is {batch}: each step takes "
-            f"all {count}, at the learning rate for a batch of {count}",
+            f"{data.uri}: has {count} training images, fewer than the batch of {batch}: each step "
+            f"takes all {count}, at the learning rate for a batch of {count}",
         ]
 
     def build(self, parent: Parent | None = None) -> nn.Module:
@@ -262,8 +262,8 @@ def network_output(net: nn.Module, images: Tensor, name: str) -> Any:
     except Exception as error:  # user networks may raise anything
         size = "x".join(map(str, images.shape[-2:]))
         raise TaskError(
-            f"{name}: its network takes no images of {size} ({first_line(error):.200}); give "
-            "others with --image-size, or mend the network"
+            f"{name}: its network does not accept {size} images ({first_line(error):.200}); use "
+            "another --image-size, or fix the network"
         ) from error
 
 
@@ -277,7 +277,7 @@ Args = TypeVar("Args", bound=BaseModel)
 
 def _weights(weights: tuple[float, ...]) -> tuple[float, ...]:
     if not weights or min(weights) < 0 or max(weights) == 0:
-        raise ValueError("no number may be below 0, and one has to be above it")
+        raise ValueError("no number may be below 0, and at least one must be above 0")
     return weights
 
 

@@ -37,7 +37,9 @@ def check_logits(logits: object, shape: tuple[int, int], model: ModelRef) -> Non
     if isinstance(logits, Tensor):
         output = f"{tuple(logits.shape)} of {logits.dtype}"
     name = describe_builder(model.builder, model.args)
-    raise TaskError(f"{name}: its network gives {output} for logits; give {shape}, floating point")
+    raise TaskError(
+        f"{name}: its network returns {output} as logits; return {shape}, floating point"
+    )
 
 
 class Classification(ImageTask):

@@ -50,12 +50,12 @@ class ExitsTask(ImageTask):
         exits = [output] if isinstance(output, Tensor) else list(output)
         count = len(exits) if self._exit_weights is None else len(self._exit_weights)
         if count != len(exits):
-            raise TaskError(f"exit_weights: {count} numbers, and {len(exits)} exits")
+            raise TaskError(f"exit_weights: has {count} numbers, but there are {len(exits)} exits")
         for maps in exits:
             if maps.ndim != 4 or maps.shape[1] != self.num_classes:
                 raise TaskError(
-                    f"builder {self.run.model.builder!r}: gives {tuple(maps.shape)}, and the task "
-                    f"{self.run.task.name} needs (n, {self.num_classes}, h, w)"
+                    f"builder {self.run.model.builder!r}: returns {tuple(maps.shape)}, but the "
+                    f"task {self.run.task.name} needs (n, {self.num_classes}, h, w)"
                 )
         return exits
 
@@ -80,8 +80,8 @@ def check_recipe(recipe: Recipe, task: str) -> None:
     for name in ("mixup", "cutmix", "rand_augment", "color_jitter", "random_erasing", "image_size"):
         if value := getattr(recipe, name):
             raise RecipeError(
-                f"recipe {recipe.name}: {name} {value!r}: the task {task} has no use for it; leave "
-                f"it out"
+                f"recipe {recipe.name}: {name} {value!r}: not supported by the task {task}; leave "
+                "it out"
             )
 
 

@@ -91,8 +91,8 @@ class Pose(ExitsTask):
         counts = evidence["joints"]
         if not counts[..., 1].any():
             raise NoResultError(
-                f"{self.data.uri}: nobody of the validation part has a labelled joint that counts "
-                f"and a head of a known size, so PCKh has nothing to measure; label some"
+                f"{self.data.uri}: no person in the validation part has both a labelled joint "
+                "that counts and a known head size, so PCKh has nothing to measure; label some"
             )
         return exit_metrics(counts[:, :, None], PRIMARY, "PCKh", self.groups_of(evidence))
 

@@ -57,8 +57,7 @@ def miou_metrics(counts: Tensor, groups: Tensor | None = None) -> tuple[Mapping[
     labelled = counts[..., 2].sum((0, 1)) > 0
     if not labelled.any():
         raise NoResultError(
-            "mIoU: no pixel of the validation part has a class, so there is nothing to measure; "
-            "label some"
+            "mIoU: no validation pixel has a class, so there is nothing to measure; label some"
         )
     pairs = counts[..., :2] * labelled.view(1, 1, -1, 1)
     return exit_metrics(pairs, PRIMARY, "mIoU", groups)
@@ -144,7 +143,8 @@ class Segmentation(ExitsTask):
         values, classes = self.args.class_weights, self.data.num_classes
         if values is not None and len(values) != classes:
             raise TaskError(
-                f"class_weights: {len(values)} numbers, and {self.data.uri} has {classes} classes"
+                f"class_weights: has {len(values)} numbers, but {self.data.uri} has {classes} "
+                "classes"
             )
         weights = torch.zeros(IGNORE + 1)
         weights[:classes] = 1.0 if values is None else torch.tensor(values)

@@ -175,7 +175,7 @@ def test_random_masks_take_the_shares_and_resume_bit_for_bit(tmp_path: Path) -> 
 
 def test_shares_that_are_not_there_are_one_line(plain_folder: Path) -> None:
     record = read(plain_folder)
-    with pytest.raises(TaskError, match="has no shares of 4 exits"):
+    with pytest.raises(TaskError, match="has no shares for 4 exits"):
         shares_of(Parent(record, record.folder), 4)
     result = record.result
     assert result is not None

@@ -71,7 +71,7 @@ def test_a_kernel_is_given_nothing_that_does_not_fit() -> None:
     fast = accelerated(anytime_net(masks="confidence").double())
     with torch.no_grad():
         for wrong in (images(), images(dtype=F64)[:, :1]):
-            with pytest.raises(ValueError, match="the convolution takes 3 in"):
+            with pytest.raises(ValueError, match="the convolution expects 3 in"):
                 fast(wrong)
         single = fast.float()(images())
         for ours, theirs in zip(single, anytime_net(masks="confidence")(images()), strict=True):
@@ -267,7 +267,7 @@ def test_the_command_measures_skipping(tmp_path: Path) -> None:
     assert {row["kernels"] for row in rows} == {compiled.build_name()}
     assert all(len(times) == 4 for row in rows for times in row["milliseconds"].values())
     words = " ".join(done.stdout.split())
-    for word in ("hrnet_digits_narrow", "32x64", "50 %", "90 %", "skipped over dense"):
+    for word in ("hrnet_digits_narrow", "32x64", "50 %", "90 %", "skipped relative to dense"):
         assert word in words
     (where,) = {row["pays_from"] for row in rows}
     assert ("never" if where is None else f"{100 * where:.0f} %") in words

@@ -125,7 +125,7 @@ def test_one_seed_without_weights_is_reported(file: StudyFile, study: tuple[Path
     assert set(tables) == {"anytime_exits", "anytime_claims"}
     assert any("One seed" in note for note in tables["anytime_claims"].notes)
     assert {row["significant"] for row in tables["anytime_claims"].records()} == {None}
-    away = [one for one in found if isinstance(one, str) and "weights are not here" in one]
+    away = [one for one in found if isinstance(one, str) and "weights are missing" in one]
     assert len(away) == len(arms_of(NARROW))
 
 

@@ -154,10 +154,10 @@ def test_the_road_stands_for_every_row_that_leads_to_its_end(
 def test_studies_that_take_no_networks_or_targets_say_so(tmp_path: Path) -> None:
     other = tmp_path / "mine.py"
     other.write_text("def runs(context):\n    return context.runs()\n")
-    with pytest.raises(UserError, match=r"takes no networks; leave --networks out$"):
+    with pytest.raises(UserError, match=r"does not accept networks; leave --networks out$"):
         load_study(other).networks("vgg16")
     assert load_study(other).networks("") == ()
-    with pytest.raises(UserError, match=r"takes no targets; leave --target out$"):
+    with pytest.raises(UserError, match=r"does not accept targets; leave --target out$"):
         load_study(other).targets(["half"])
 
 
@@ -256,14 +256,14 @@ def test_architectures_are_transferred_from_other_data() -> None:
     ("how", "message"),
     [
         ({"networks": ("resnet65",)}, "^networks: 'resnet65'.*resnet56"),
-        ({"networks": ("timm:test_resnet@nowhere.pth",)}, "no such file; give one, or pretrained$"),
+        ({"networks": ("timm:test_resnet@nowhere.pth",)}, "no such file; pass one, or pretrained$"),
         ("round", "^target: 'round' of vgg16_eighth; did you mean rounds"),
         ("half@clutter", "half@clutter: only guided and transferred architectures .* from @ on"),
         ("transferred@clutted", "clutted.*clutter"),
         ("transferred@scenes", "scenes"),
         ("usual@clutter", "'usual@clutter'"),
-        ("guided@", "no data after @, such as guided@clutter"),
-        ("guided@cifar100:y", "one data set of a kind; start another study"),
+        ("guided@", "no data after @; use, for example, guided@clutter"),
+        ("guided@cifar100:y", "one data set per kind; start another study"),
     ],
 )
 def test_what_cannot_be_is_one_line(how: Any, message: str) -> None:

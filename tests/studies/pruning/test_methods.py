@@ -59,14 +59,14 @@ def test_l1_keeps_the_largest_in_their_old_order_and_the_earlier_of_equal_ones()
     draws = {tuple(kept(3, choose="random", seed=seed)) for seed in range(8)}
     assert len(draws) > 2
     assert [widths_left(groups, gone)["stem.conv"] for gone in (0.0, 0.3, 0.5, 0.9)] == [6, 4, 3, 1]
-    with pytest.raises(PruningError, match=r"^stem\.conv: all of its 6 channels would go"):
+    with pytest.raises(PruningError, match=r"^stem\.conv: all of its 6 channels would be removed"):
         kept(0)
     with pytest.raises(PruningError, match=r"^head\.fc: has no channels to prune"):
         keep_filters(net, groups, {"head.fc": 2})
-    with pytest.raises(PruningError, match=r"^stem\.conv: has 6 channels, and 7 cannot stay"):
+    with pytest.raises(PruningError, match=r"^stem\.conv: has 6 channels, so 7 cannot be kept"):
         keep_filters(net, groups, {"stem.conv": 7})
     preresnet = small(SMALL["preresnet"])
-    with pytest.raises(PruningError, match=r"select1: selects channels, and has no filters"):
+    with pytest.raises(PruningError, match=r"select1: selects channels and has no filters"):
         keep_filters(
             preresnet, find_groups(preresnet, IMAGE).groups, {"stages.0.blocks.0.select1": 1}
         )
@@ -119,7 +119,7 @@ def test_a_layer_that_slimming_would_empty() -> None:
     net, groups = given_scales([0.1, 0.2, 0.3, 0.2, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     kept = architectures.keep_channels(net, groups, 0.5)
     assert kept == {FIRST: [2], SECOND: [0, 1, 2, 3]}
-    with pytest.raises(UserError, match="no channels with a BatchNorm"):
+    with pytest.raises(UserError, match="no prunable channels have a BatchNorm"):
         architectures.keep_channels(small(SMALL["vgg_biased"]), (), 0.5)
 
 

@@ -308,7 +308,7 @@ def test_a_dry_run_tells_bounds_from_counts(tmp_path: Path) -> None:
     bound = [line.split()[0] for line in dry.output.splitlines() if " <= " in line]
     arms = ("fine_tuned", "inherited", "scratch_e", "scratch_b")
     assert bound == [*(f"vgg16_eighth-slimming-{arm}" for arm in arms), "total"]
-    assert "the run it starts from decides the network" in dry.output
+    assert "The parent run determines the network" in dry.output
     known = CliRunner().invoke(app, [*command, "half"])
     assert known.exit_code == 0 and "<=" not in known.output
 

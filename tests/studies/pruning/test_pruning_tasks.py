@@ -216,7 +216,7 @@ REFUSED: dict[str, tuple[Run, type[Exception]]] = {
     "^x: has no channels to prune": (arm_of(DENSE, "l1-norm", widths={"x": 1}), PruningError),
     "^method: 'l1-nrom'.*l1-norm": (arm_of(DENSE, "l1-nrom"), UserError),
     "^method magnitude: needs a ratio": (arm_of(DENSE, "magnitude"), UserError),
-    f"{ARM}.* names no run to start from": (ALONE, TaskError),
+    f"{ARM}.* does not name its parent run": (ALONE, TaskError),
     f"{ARM}.*use inherited or random$": (arm_of(DENSE, "l1-norm", "rewound"), TaskError),
     f"{ARM}.*; use random$": (arm_of(SLIMMED, "stage-shares", ratio=0.5), TaskError),
     f"{ARM}ratio: .* than 1$": (arm_of(SLIMMED, "slimming", ratio=1.0), TaskError),

@@ -141,7 +141,7 @@ def test_channels_that_are_concatenated() -> None:
     narrow = remove(net, {group.name: [1, 3]}, image)
     mask(net, {group.name: [1, 3]}, image)
     assert close(narrow(x), net(x))
-    with pytest.raises(PruningError, match="not read by one convolution alone"):
+    with pytest.raises(PruningError, match="not read by exactly one convolution"):
         reader_of(net, group)
 
 
@@ -162,7 +162,7 @@ def test_mode_and_type_stay_and_errors_are_one_line(monkeypatch: pytest.MonkeyPa
     net = make_network(SMALL["resnet"], num_classes=5)
     narrow = remove(net, {name: [1]}, IMAGE)
     assert narrow.training and next(narrow.parameters()).dtype == torch.float32
-    with pytest.raises(PruningError, match=rf"^{name}: all of its 6 channels would go; "):
+    with pytest.raises(PruningError, match=rf"^{name}: all of its 6 channels would be removed; "):
         remove(net, {name: []}, IMAGE)
     with pytest.raises(PruningError, match=r"^stages\.0\.blocks\.0\.conv2: has no channels .*\?$"):
         mask(net, {"stages.0.blocks.0.conv2": [0]}, IMAGE)
@@ -184,8 +184,8 @@ FITTED = ("random-widths", "stage-shares")  # widths that no method of the netwo
 APART = ("structure-selection", "guided-patterns")
 # What a method does not have to work on, and what it says then.
 REFUSALS = {
-    ("slimming", "roadmap_end"): "no channels with a BatchNorm can go",
-    ("slimming", "convnext_atto"): "no channels with a BatchNorm can go",
+    ("slimming", "roadmap_end"): "no prunable channels have a BatchNorm",
+    ("slimming", "convnext_atto"): "no prunable channels have a BatchNorm",
 }
 # Every method on two networks, our own and a traced one, and two methods on every network; the
 # other pairs are walked where there is time.

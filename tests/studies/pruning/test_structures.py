@@ -155,7 +155,7 @@ def test_statistics_of_vgg16_design_vgg19() -> None:
     assert isinstance(deeper, VggSpec)
     wide, narrow = (64, 64, "M", 128, 128, "M", *(256,) * 4), (256,) * 4
     assert deeper.widths == (*wide, "M", *narrow, "M", *narrow)
-    with pytest.raises(UserError, match=r"^stage 0 of stem\.conv: no share"):
+    with pytest.raises(UserError, match=r"^stage 0 of stem\.conv: its share"):
         architectures.shares_by_stage(others, (), {})
 
 

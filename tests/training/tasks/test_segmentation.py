@@ -124,7 +124,7 @@ def test_miou_is_of_one_matrix_over_all_images_and_its_evidence_gives_it_again()
 
 def test_no_labelled_pixel_is_no_result() -> None:
     wanted = labels(6, 9, 7).fill_(IGNORE)
-    with pytest.raises(NoResultError, match="no pixel of the validation part has a class"):
+    with pytest.raises(NoResultError, match="no validation pixel has a class"):
         evaluated([labels(6, 9, 7) % 11], wanted)
 
 
@@ -171,13 +171,13 @@ def test_each_exit_has_its_cost() -> None:
     ("args", "says"),
     [
         ({"crops": 1}, "task segmentation: crops: .*did you mean crop"),
-        ({"class_weights": [1.0]}, "class_weights: 1 numbers, and .* has 11 classes"),
-        ({"exit_weights": [1.0]}, "exit_weights: 1 numbers, and 2 exits"),
+        ({"class_weights": [1.0]}, "class_weights: has 1 numbers, but .* has 11 classes"),
+        ({"exit_weights": [1.0]}, "exit_weights: has 1 numbers, but there are 2 exits"),
         ({"crop": [0, 4]}, "crop 0x4"),
-        ({"exit_weights": [0.0, 0.0]}, "exit_weights: .*one has to be above it"),
+        ({"exit_weights": [0.0, 0.0]}, "exit_weights: .*one must be above 0"),
         ({"class_weights": [-1.0] + 10 * [1.0]}, "class_weights: .*below 0"),
         ({"scales": [float("nan")]}, "scales.*finite"),
-        ({"recipe": {"mixup": 0.8}}, r"mixup 0\.8: the task segmentation has no use for it"),
+        ({"recipe": {"mixup": 0.8}}, r"mixup 0\.8: not supported by the task segmentation"),
     ],
 )
 def test_arguments_that_do_not_fit_are_one_line(args: dict[str, Any], says: str) -> None:
@@ -189,5 +189,5 @@ def test_arguments_that_do_not_fit_are_one_line(args: dict[str, Any], says: str)
 
 def test_a_network_of_another_kind_is_refused() -> None:
     made = task()
-    with pytest.raises(UserError, match=r"gives \(16, 3, 16, 16\), and the task"):
+    with pytest.raises(UserError, match=r"returns \(16, 3, 16, 16\), but the task"):
         made.loss(TwoExits(3), next(made.train_batches(0, 0)))

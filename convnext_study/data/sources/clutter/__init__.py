@@ -138,6 +138,7 @@ def _choices(text: str) -> tuple[str, str]:
             raise DataError(f"data 'clutter:{text}': {word!r} is unknown{hint}")
     if len(words) > (difficulty in words) + (part in words):
         raise DataError(
-            f"data 'clutter:{text}': takes one difficulty, and {TUNE}, as in clutter:hard,{TUNE}"
+            f"data 'clutter:{text}': takes one difficulty, optionally with {TUNE}, as in "
+            f"clutter:hard,{TUNE}"
         )
     return difficulty, part

@@ -138,7 +138,7 @@ class Draws:
         """(n, count) integers from ``low`` to below ``high``, uniform up to 2^-32."""
         first, self._taken = self._taken, self._taken + count
         if self._taken > self._bits.shape[1]:
-            raise IndexError(f"{self._taken} draws of each image; {self._bits.shape[1]} were made")
+            raise IndexError(f"{self._taken} draws per image, but {self._bits.shape[1]} were made")
         return low + (self._bits[:, first : self._taken] * (high - low) >> np.int64(32))
 
 

@@ -85,7 +85,9 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         output = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
         why = (output.strip() or str(error)).splitlines()[-1]
-        warnings.warn(f"{compiler}: skipping goes without its kernels, slower: {why}", stacklevel=2)
+        warnings.warn(
+            f"{compiler}: skipping runs without compiled kernels, slower: {why}", stacklevel=2
+        )
         return None
 
 

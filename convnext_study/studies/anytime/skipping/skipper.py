@@ -76,7 +76,7 @@ class Packed(nn.Module):
         n, c_in, h, w = x.shape
         if (c_in, x.dtype) != (conv.in_channels, self.weights.dtype):
             raise ValueError(
-                f"maps of {c_in} channels in {x.dtype}; the convolution takes "
+                f"maps of {c_in} channels in {x.dtype}; the convolution expects "
                 f"{conv.in_channels} in {self.weights.dtype}"
             )
         (kernel, _), (stride, _), padding = conv.kernel_size, conv.stride, int(conv.padding[0])
@@ -262,7 +262,7 @@ def checked(
     """``x``; raises ValueError for another shape, type or layout, which kernels do not check."""
     if (x.shape, x.dtype) == (shape, dtype) and x.is_contiguous(memory_format=layout):
         return x
-    raise ValueError(f"{name} {tuple(x.shape)} in {x.dtype}; the output takes {shape} in {dtype}")
+    raise ValueError(f"{name} {tuple(x.shape)} in {x.dtype}; the output needs {shape} in {dtype}")
 
 
 def in_rows(x: Tensor) -> Tensor:

@@ -52,7 +52,9 @@ def keep_channels(net: nn.Module, groups: Sequence[Group], ratio: float) -> dict
     normed = [group for group in groups if group.norms]
     scales = {group.name: _scales(net, group) for group in normed}
     if not scales:
-        raise UserError("network slimming: no channels with a BatchNorm can go; use another method")
+        raise UserError(
+            "network slimming: no prunable channels have a BatchNorm; use another method"
+        )
     pool = torch.cat(list(scales.values()))
     threshold = pool.sort().values[int(len(pool) * ratio)]
     kept = {}
@@ -81,7 +83,7 @@ def keep_budget(
 
     least = cost(total - 1)
     if least > macs:
-        raise UserError(f"macs: {macs:,}; slimmed to one channel a layer it has {least:,}")
+        raise UserError(f"macs: {macs:,}; slimmed to one channel per layer it has {least:,}")
     gone = bisect.bisect_left(range(total - 1), True, key=lambda gone: cost(gone) <= macs)
     return keep(min((max(gone - 1, 0), gone), key=lambda gone: abs(cost(gone) - macs)))
 
@@ -109,7 +111,7 @@ def shares_by_stage(
         shares.setdefault(group.stage, []).append(width / group.width)
     for group in groups:
         if group.stage not in shares:
-            raise UserError(f"stage {group.stage} of {group.name}: no share is known for it")
+            raise UserError(f"stage {group.stage} of {group.name}: its share is unknown")
     return {group.name: sum(shares[group.stage]) / len(shares[group.stage]) for group in groups}
 
 

@@ -97,7 +97,7 @@ def keep_filters(
     kept = {}
     for group, width in check_widths(widths, groups):
         if not group.producers:
-            raise PruningError(f"{group.name}: selects channels, and has no filters of its own")
+            raise PruningError(f"{group.name}: selects channels and has no filters to rank")
         scores = score(net, group)
         if group.units:
             scores = scores[torch.tensor(group.units)].sum(1)

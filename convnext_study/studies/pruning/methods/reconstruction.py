@@ -230,7 +230,7 @@ def reader_of(net: nn.Module, group: Group) -> Reader:
         reader = net.get_submodule(group.consumers[0][0])
     if isinstance(reader, nn.Linear) or (isinstance(reader, nn.Conv2d) and reader.groups == 1):
         return reader
-    raise PruningError(f"{group.name}: its channels are not read by one convolution alone")
+    raise PruningError(f"{group.name}: its channels are not read by exactly one convolution")
 
 
 def kernels(reader: Reader) -> Tensor:
