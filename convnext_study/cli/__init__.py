@@ -76,7 +76,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
 
 app = typer.Typer(
     name="convnext-study",
-    help=("The road from ResNet-50 to ConvNeXt: build, count, train and compare every step."),
+    help="The road from ResNet-50 to ConvNeXt: build, count, train and compare every step.",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )

@@ -179,7 +179,7 @@ def _facts(result: EvalResult) -> dict[str, str]:
         "top-1": _line(result.top1, result.images),
         "top-5": _line(result.top5, result.images) if result.top5 else "five classes or fewer",
         "speed": f"{result.images_per_s:.0f} images/s, including reading",
-        "interval": ("95 %, Wilson; for the choice of test images, not for another training seed"),
+        "interval": "95 %, Wilson; for the choice of test images, not for another training seed",
     }
 
 

@@ -107,7 +107,7 @@ def cost(
     study: Annotated[
         str | None,
         typer.Option(
-            help=("Count a study's published networks instead of a road map, for example pruning.")
+            help="Count a study's published networks instead of a road map, for example pruning."
         ),
     ] = None,
     as_json: Json = False,

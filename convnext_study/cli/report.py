@@ -102,7 +102,7 @@ def power(
         float,
         typer.Option(
             callback=finite,
-            help=("Difference to detect, in the metric's unit; percentage points for percent."),
+            help="Difference to detect, in the metric's unit; percentage points for percent.",
         ),
     ],
     study: Annotated[

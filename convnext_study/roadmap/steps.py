@@ -133,7 +133,7 @@ FEWER_NORMS = Step(
     name="fewer_norms",
     label="fewer norms",
     section="2.6",
-    rationale=("Of the block's three norms only the one before its 1x1 convolutions is kept."),
+    rationale="Of the block's three norms only the one before its 1x1 convolutions is kept.",
     overrides={"norms": 1},
 )
 

@@ -131,7 +131,7 @@ def test_a_counter_that_is_off_by_one_is_told(
     honest = getattr(crosscheck, counter)
     monkeypatch.setattr(crosscheck, counter, lambda *args: honest(*args) + off)
     right = getattr(cost.count_spec(RESNET_NANO, 64, 10), unit.lower())
-    says = f"^nano resnet: {unit} counters disagree: hooks {right:,}, .*{right + 1:,}.*$"
+    says = f"^nano resnet: counters disagree on {unit}: hooks {right:,}, .*{right + 1:,}.*$"
     with pytest.raises(CountersDisagree, match=says):
         cost.table(["nano"], verify=True)
 
