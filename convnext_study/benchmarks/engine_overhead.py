@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from convnext_study.benchmarks import BATCH, Settings
-from convnext_study.benchmarks.networks import make_step
-from convnext_study.benchmarks.timing import Row, compare, interleave, rate
+from convnext_study.benchmarks.timing import Row, compare, interleave, rate, wait
 from convnext_study.experiments.roadmap_runs import roadmap_runs
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import Run
@@ -39,9 +39,7 @@ def measure(settings: Settings, report: Callable[[str], None]) -> tuple[str, lis
         with_overhead.append(task.steps_per_epoch * batch * EPOCHS / result.seconds)
         return result.images_per_s
 
-    shape = (batch, *task.image_shape)
-    step = make_step("ours", task.build(), shape, settings.device, train=True)
-    bare = rate(step, batch, settings.seconds)
+    bare = rate(_bare_step(run, task, runtime), batch, settings.seconds)
     rates = interleave({"engine": engine, "bare step": bare}, settings.repeats)
     rows = [
         compare("training", rates),
@@ -58,3 +56,26 @@ def _run(settings: Settings) -> Run:
     variants = road.variants()[-1:]
     (run,) = roadmap_runs(road, variants, data=data, seeds=[0], recipe="small", changes=changes)
     return run
+
+
+def _bare_step(run: Run, task: Any, runtime: Any) -> Callable[[], object]:
+    """Forward, backward and update on one batch of the run, with the engine's own parts."""
+    from convnext_study.models.fast_conv import use_gemm_convs
+    from convnext_study.recipes import make_recipe
+    from convnext_study.training.optimizer import make_optimizer
+
+    net: Any = task.build()
+    if runtime.device == "cpu":
+        use_gemm_convs(net)
+    net = net.to(runtime.device, memory_format=runtime.memory_format).train()
+    optimizer = make_optimizer(net, make_recipe(run.recipe))
+    batch = next(iter(task.train_batches(0, 0)))
+
+    def step() -> None:
+        loss, _ = task.loss(net, batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        wait(runtime.device)
+
+    return step

@@ -155,10 +155,13 @@ def _check_words(arguments: list[str]) -> None:
     """Raises UserError for an empty value, as of an unset shell variable, which would be ignored;
     and for a word that the locale cannot decode and our files cannot encode.
     """
-    for before, argument in zip(["", *arguments], arguments, strict=False):
+    for number, argument in enumerate(arguments):
         option, assigned, value = argument.partition("=")
         if not argument or (option.startswith("--") and assigned and not value):
-            raise UserError(f"{option or before}: the value is empty; give one, or leave it out")
+            before = arguments[number - 1] if number else ""
+            follows_option = before.startswith("-") and "=" not in before
+            name = option or (before if follows_option else f"argument {number + 1}")
+            raise UserError(f"{name}: the value is empty; give one, or leave it out")
         if not argument.isascii() and argument.encode("utf-8", "replace").decode() != argument:
             raise UserError(
                 f"{argument}: cannot be decoded in this locale; set a UTF-8 locale, for example "

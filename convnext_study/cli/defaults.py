@@ -87,6 +87,8 @@ def _set(
     value: Any,
 ) -> None:
     name = key.removeprefix("--").replace("_", "-")
+    if name in RUNS_CODE:
+        raise UserError(f"{path}: {key}: can run code; pass it on the command line instead")
     accepting = [command for command, options in commands.items() if name in options]
     if not accepting or not isinstance(value, str | int | float | bool):
         raise UserError(f"{path}: {key}: not an option; use an option name from a command's --help")

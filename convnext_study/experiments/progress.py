@@ -97,7 +97,7 @@ def _seconds_left(record: Record) -> float | None:
 def live_table(runs: Sequence[Progress], jobs: int = 1, height: int = 24) -> RenderableType:
     """The table shown while training, with ``jobs`` runs in parallel.
 
-    At most ``height`` runs are listed, running and failed ones first.
+    At most ``height`` runs are listed, in the given order; running and failed ones are preferred.
     """
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -167,7 +167,7 @@ def caption(runs: Sequence[Progress], jobs: int, shown: int | None = None) -> st
 def total_left(runs: Sequence[Progress], jobs: int) -> float | None:
     """Seconds until all runs are done, with ``jobs`` in parallel; None while nothing is known.
 
-    A run that has not begun is assumed to take as long as the mean of those that have.
+    A run that has not begun is assumed to take as long as the mean of those that are running.
     """
     durations = [
         run.seconds_left / (run.epochs - run.epoch) * run.epochs

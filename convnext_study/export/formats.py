@@ -79,10 +79,10 @@ def export_model(
             f"{type(net).__name__}: draws random numbers, such as masks, so its outputs vary and "
             "no file can be checked against it; export another run"
         )
-    if (folder / CARD).exists() and not any(folder.glob(f"{MODEL}.*")):
-        raise ExportError(f"{folder}: has a {CARD} of something else; choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if (folder / CARD).exists() and not any(folder.glob(f"{MODEL}.*")):
+            raise ExportError(f"{folder}: has a {CARD} of something else; choose another --out")
         run = FORMATS[kind](_Export(net, folder, transform, results, images))
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written ({error.strerror or error})") from error

@@ -132,10 +132,10 @@ def test_a_projects_file_and_presets(
     assert command("train", "gelu", "--dry-run").code == 0
     for text, says in (
         ("epoch = 3", "epoch"),
-        ("[eval]\ntrust = true", "not an option"),
-        ("[export]\ncode = 'net.py'", "not an option"),
+        ("[eval]\ntrust = true", "can run code"),
+        ("[export]\ncode = 'net.py'", "can run code"),
         ("[study]\nfile = 'net.py'", "not an option"),
-        ("launcher = 'slurm'\ncluster = 'site.toml'", "not an option"),
+        ("launcher = 'slurm'\ncluster = 'site.toml'", "can run code"),
         ("data = ''", "the value is empty"),
         ("extra-steps = 'grn,net.py'", "names a Python file"),
         ("[tran]\nx = 1", "did you mean train"),

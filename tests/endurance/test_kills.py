@@ -112,10 +112,13 @@ def start_all(runs: Sequence[Run], folder: Path, runtime: Runtime, world_size: i
     return processes
 
 
-def endures(root: Path, seed: int, *runs: Run, world_size: int = 1, **runtime: Any) -> None:
+def endures(
+    root: Path, seed: int, *runs: Run, world_size: int = 1, calm_workers: int = 0, **runtime: Any
+) -> None:
     """Runs are trained in ``root / "calm"``, and in ``root / "killed"``, to the same bits."""
     settings = Runtime(**runtime)
-    for process in start_all(runs, root / "calm", settings, world_size):
+    calm = replace(settings, workers=calm_workers)
+    for process in start_all(runs, root / "calm", calm, world_size):
         process.join()
         assert process.exitcode == 0
     often = replace(settings, checkpoint_seconds=0.05)
@@ -138,7 +141,7 @@ def of_files(root: Path, step: str, batch: int) -> Run:
 
 
 def test_with_workers_that_read_files(tmp_path: Path) -> None:
-    endures(tmp_path, 2, of_files(tmp_path, "layer_norm", 16), workers=2)
+    endures(tmp_path, 2, of_files(tmp_path, "layer_norm", 16), calm_workers=1, workers=2)
 
 
 def test_two_processes(tmp_path: Path) -> None:
