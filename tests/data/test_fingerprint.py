@@ -73,13 +73,13 @@ def rename_class(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (remove, "train holds 4 images, 8 were recorded"),
-        (add, "val holds 9 images, 8 were recorded"),
+        (remove, "train has 4 images, 8 were recorded"),
+        (add, "val has 9 images, 8 were recorded"),
         (add_class, "the data has 3 classes, 2 were recorded"),
         (rename_class, "the classes have other names than recorded"),
-        (rename, "train holds 8 images as recorded, but under other names"),
-        (move, "val holds 8 images as recorded, but under other names"),
-        (cut, "val holds 8 images as recorded, but of other sizes in bytes"),
+        (rename, "train has 8 images as recorded, but under other names"),
+        (move, "val has 8 images as recorded, but under other names"),
+        (cut, "val has 8 images as recorded, but of other sizes in bytes"),
     ],
 )
 def test_what_changed_is_named(tmp_path: Path, change: Callable[[Path], None], says: str) -> None:
@@ -107,10 +107,10 @@ def test_synthetic_data_differ_by_what_was_requested() -> None:
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
-        ("cifar10:{}", "val holds 10 images as recorded, but with other pixels"),
-        ("timm:torch/cifar10?root={}", "val holds 10 images as recorded, but with other pixels"),
-        ("digits", "val holds 787 images as recorded, but with other labels"),
-        ("timm:hfds/o/N?val=test&label=fine", "val holds 2 images as recorded, but with other la"),
+        ("cifar10:{}", "val has 10 images as recorded, but with other pixels"),
+        ("timm:torch/cifar10?root={}", "val has 10 images as recorded, but with other pixels"),
+        ("digits", "val has 787 images as recorded, but with other labels"),
+        ("timm:hfds/o/N?val=test&label=fine", "val has 2 images as recorded, but with other la"),
     ],
 )
 def test_one_pixel_or_label_tells(
@@ -177,7 +177,7 @@ def test_a_run_keeps_to_its_data(tmp_path: Path) -> None:
     start()
     for file in (root / "train").rglob("[0-3].jpg"):
         file.unlink()
-    with pytest.raises(DataError, match=f"^{tmp_path}/run: train holds 4 images, 12 were recorded"):
+    with pytest.raises(DataError, match=f"^{tmp_path}/run: train has 4 images, 12 were recorded"):
         start()
 
 
@@ -193,5 +193,5 @@ def test_processes_that_see_other_data_end_the_run(tmp_path: Path) -> None:
     run = make_tiny_run(epochs=1)
     (code, _), (second, errors) = train_in(2, run, (tmp_path, None), before=see_other_data)
     assert code != 0 and second != 0
-    says = "this process sees other data than the first one: val holds 786 images, 787 were"
+    says = "this process sees other data than the first process: val has 786 images, 787 were"
     assert f"{tmp_path}: {says} recorded" in errors

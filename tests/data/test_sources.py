@@ -158,7 +158,7 @@ def test_bad_uris(uri: str, says: str) -> None:
 
 
 def test_data_with_other_labels() -> None:
-    refused("cityscapes:/x", "a class for every pixel, and a class", labels=OF_IMAGES)
+    refused("cityscapes:/x", "a class for every pixel, but a class", labels=OF_IMAGES)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])

@@ -170,7 +170,7 @@ def test_all_that_does_not_fit_is_listed(layout: str) -> None:
     text = message(lambda: to_roadmap(state, spec))
     assert f"1 missing: {missing[1]}" in text
     assert "1 unexpected: strange.weight" in text
-    assert f"1 of another shape: {misshapen[1]} [5, 5] instead of [" in text
+    assert f"1 with another shape: {misshapen[1]} [5, 5] instead of [" in text
 
 
 @walk(KEY_MAPS, ("resnet", "timm_convnext"))

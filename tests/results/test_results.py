@@ -126,8 +126,8 @@ def test_runs_on_data_that_has_changed_are_left_out_with_the_reason(
     reasons = {one.run: one.reason for one in row.excluded}
     rest = "in the runs that are counted"
     assert reasons == {
-        asked[0].id: f"other data: train holds 160 images, 159 {rest}",
-        asked[3].id: f"other data: train holds 159 images as {rest}, but under other names",
+        asked[0].id: f"other data: train has 160 images, 159 {rest}",
+        asked[3].id: f"other data: train has 159 images as {rest}, but under other names",
     }
     if is_identified:  # what is asked for now is kept, however few there are
         assert list(rows_of(tmp_path, asked[:1])["gelu"].seeds) == [0]

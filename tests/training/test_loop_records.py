@@ -95,7 +95,7 @@ def test_where_nobody_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert outcome.peak_memory("mps") is None
 
 
-FULL = r"^{}: cannot be written \(No space left on device\); make room, then give the same command"
+FULL = r"^{}: cannot be written \(No space left on device\); free some space, then rerun"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")

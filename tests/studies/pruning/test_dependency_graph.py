@@ -113,7 +113,7 @@ def test_what_a_mask_does_not_do_stays_whole() -> None:
     assert groups == () and whole == tuple(f"stages.{stage}.blocks.0.mlp.fc1" for stage in range(4))
     with pytest.raises(UserError) as caught:
         describe_half("tiny", untrained(ModelRef(builder="timm", args=ref), Images(32, 5)))
-    about = "half of the channels of tiny leaves 100% of its MACs; left whole"
+    about = "half of the channels of tiny leaves 100% of its MACs; not pruned"
     assert about in str(caught.value) and "stages.2.blocks.0.mlp.fc1 and 1 more" in str(
         caught.value
     )
