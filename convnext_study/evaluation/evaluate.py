@@ -176,9 +176,9 @@ def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtim
 def _measure(task: Any, loaded: LoadedModel, uri: str, runtime: Runtime) -> Evaluation:
     net: Any = loaded.net
     net = net.to(runtime.device, memory_format=runtime.memory_format)
+    if torch.device(runtime.device).type == "cpu":
+        use_gemm_convs(net)
     if runtime.compile:
-        if torch.device(runtime.device).type == "cpu":
-            use_gemm_convs(net)
         net = torch.compile(net)
     try:
         with autocast_of(loaded.precision, runtime.device):
