@@ -69,16 +69,21 @@ def named(run: Run, setting: Setting, place: int) -> Run:
 
 
 def runs(context: Context) -> list[Run]:
-    asked = settings(context.data)
-    return [named(run, one, place) for place, one in enumerate(asked) for run in road(context, one)]
+    return [
+        named(run, setting, place)
+        for place, setting in enumerate(settings(context.data))
+        for run in road(context, setting)
+    ]
 
 
 def report(records: Sequence[Record], context: Context) -> list[Finding]:
     roads = [
-        trained_road(one.label, context.road.regime, select_records(records, road(context, one)))
-        for one in settings(context.data)
+        trained_road(
+            setting.label, context.road.regime, select_records(records, road(context, setting))
+        )
+        for setting in settings(context.data)
     ]
-    table = agreement_table([(one.label, one.agreement) for one in roads])
-    return (
-        [roads_table(roads), *([table] if table else [])] if any(one.rows for one in roads) else []
-    )
+    if not any(trained.rows for trained in roads):
+        return []
+    table = agreement_table([(trained.label, trained.agreement) for trained in roads])
+    return [roads_table(roads), *([table] if table else [])]

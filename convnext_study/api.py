@@ -212,7 +212,7 @@ def run_roadmap(
     if with_status(outcomes, "stopped"):
         raise KeyboardInterrupt("stopped; call the function again to resume")
     name = f"roadmap-{selected.regime}"
-    records = [one for one in study.ledger() if one.run.study == name]
+    records = [record for record in study.ledger() if record.run.study == name]
     return Results(where, make_study(name, records, study.runs))
 
 

@@ -56,7 +56,7 @@ def simulate(scenario: str, seeds: int, roads: int) -> dict[str, tuple[float, fl
         null_tests = [_tested(road.tolist(), pooled) for road in noise]
         effect_tests = [_tested(road.tolist(), pooled) for road in noise + truth[:, None]]
         coverage = [
-            fmean(one.interval.low <= 0 <= one.interval.high for one in step)
+            fmean(test.interval.low <= 0 <= test.interval.high for test in step)
             for step in zip(*null_tests, strict=True)
         ]
         rates[name] = (

@@ -251,7 +251,7 @@ def cheaper(
     published_flops = 0.0
     for choice, source in [
         ("published", "the paper's"),
-        *((one.name, one.source) for one in CHEAP),
+        *((recipe.name, recipe.source) for recipe in CHEAP),
     ]:
         changed = [
             run.model_copy(
