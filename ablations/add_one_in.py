@@ -1,15 +1,15 @@
-"""The first network with each single step: what is each worth alone?
+"""The first network with each single step: how much does each contribute alone?
 
     convnext-study study add_one_in --seeds 3
 
-The first network is ResNet with the enhanced recipe: the training techniques are in all of them.
+The first network is ResNet with the enhanced recipe: all of them use the training techniques.
 
 Runs: 13 per seed, the first network and 12 with one step each. Cost on the nano road: about 25 s
 per run on one idle core, so 3 minutes per seed on two.
 
-Expect: the order of the road matters. "Depthwise conv" alone takes most of the MACs and some of
-the accuracy; "inverting dimensions" alone makes the dense 3x3 convolution four times as wide, and
-the network costs several times as much.
+Expect: order matters. "Depthwise conv" alone removes most of the MACs and loses some accuracy;
+"inverting dimensions" alone makes the dense 3x3 convolution four times as wide, and the network
+several times as expensive.
 """
 
 from __future__ import annotations

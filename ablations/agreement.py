@@ -1,16 +1,15 @@
-"""How far may a small road be trusted? Its agreement with the paper, by difficulty and by width.
+"""How far can a small road be trusted? Its agreement with the paper, by difficulty and by width.
 
     convnext-study study agreement --seeds 3
 
-The whole road on easy, medium and hard images of `clutter`, and on the medium ones with networks
-half as wide. With other ``--data``, the road on it at both widths.
+Trains the whole road on easy, medium and hard images of `clutter`, and on medium ones with networks
+half as wide. With other ``--data``, trains the road on it at both widths.
 
 Runs: 68 per seed (34 with other data). Cost: about 25 s per run on one idle core, so about 15
 minutes per seed on two.
 
-Expect: rows that train stably; docs/clutter.md has what the medium one agrees in. A result that
-holds in one row of the table and not in the next says something about these images and networks
-alone.
+Expect: rows that train stably; docs/clutter.md shows how far the medium road agrees. A result that
+appears in one row of the table and not in the next is specific to these images and networks.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ NARROW = 0.5  # of the road's widths
 
 
 class Setting(NamedTuple):
-    """Where the road is trained. ``name`` ends its rows' names; the road itself has none."""
+    """Data and width of a road. ``name`` is appended to its rows' names; the main road has none."""
 
     name: str
     label: str
@@ -40,7 +39,7 @@ class Setting(NamedTuple):
 
 
 def settings(data: str) -> list[Setting]:
-    """What is compared on that data. Clutter is medium where it is given without a word."""
+    """The settings to compare on that data. ``clutter`` without a suffix is medium."""
     if data != DATA:
         return [Setting("", data, data), Setting("narrow", "widths halved", data, NARROW)]
     return [
@@ -52,26 +51,26 @@ def settings(data: str) -> list[Setting]:
 
 
 def road(context: Context, setting: Setting) -> list[Run]:
-    """The road's rows, under the road's names."""
+    """The rows of the road, under their own names."""
     scaled = context.road.scaled(setting.width)
     return replace(context, road=scaled, data=setting.data).runs()
 
 
-def named(run: Run, setting: Setting, place: int) -> Run:
-    """The run under a name that it shares with no other setting's."""
+def named(run: Run, setting: Setting, position: int) -> Run:
+    """The run under a name that is unique among the settings."""
     if not setting.name:
         return run
-    about = run.metadata
-    parent = about["parent"] and f"{about['parent']}-{setting.name}"
-    label, order = f"{about['label']} ({setting.label})", about["order"] + 100 * place
-    metadata = {**about, "label": label, "parent": parent, "order": order}
+    metadata = dict(run.metadata)
+    metadata["parent"] = metadata["parent"] and f"{metadata['parent']}-{setting.name}"
+    metadata["label"] = f"{metadata['label']} ({setting.label})"
+    metadata["order"] += 100 * position
     return run.model_copy(update={"name": f"{run.name}-{setting.name}", "metadata": metadata})
 
 
 def runs(context: Context) -> list[Run]:
     return [
-        named(run, setting, place)
-        for place, setting in enumerate(settings(context.data))
+        named(run, setting, position)
+        for position, setting in enumerate(settings(context.data))
         for run in road(context, setting)
     ]
 

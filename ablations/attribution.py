@@ -1,21 +1,20 @@
 """The Shapley value of each step: its gain, in accuracy and in MACs, averaged over orders.
 
-    convnext-study study attribution                # 8 sampled orders
+    convnext-study study attribution                      # 8 sampled orders
     convnext-study study attribution --permutations 16    # 8 more, narrower intervals
-    convnext-study study attribution --players section   # exact, over the paper's
-    sections
+    convnext-study study attribution --players section    # exact, over the paper's sections
 
-Runs: 8 orders (4 draws, each with its reverse) of 12 steps pass through 13 networks each, 104 in
-all, of which 82 are distinct; those that the folder has from other studies are not trained. By
-section: the steps of sections 2.2 to 2.6 go together, and all 2^5 = 32 sets are trained, 31 of
-them where the end is there. The training techniques are a step of the recipe and in all of them.
+Runs: 8 orders (4 draws, each with its reverse) of 12 steps visit 13 networks each, 104 in all, of
+which 82 are distinct; runs that the folder already has from other studies are reused. By section,
+the steps of sections 2.2 to 2.6 are added together, and all 2^5 = 32 subsets are trained, 31 if the
+last network exists. The training techniques belong to the recipe and are used in all of them.
 
 Cost on the nano road: about 25 s per run on one idle core, and several times that for the twenty
 networks whose 7x7 kernel is still dense; half an hour per seed on two.
 
-Expect: the shares add up exactly to the gain of the last network over the first. The intervals hold
-the choice of orders, of which they take four pairs, and the seeds' noise too where the folder has
-several seeds of some networks. "Increase width" carries most of the MACs.
+Expect: the shares add up exactly to the gain of the last network over the first. The intervals
+cover the choice of orders, in four pairs, and the noise between seeds if the folder has several
+seeds of some networks. "Increase width" has most of the MACs.
 """
 
 from __future__ import annotations

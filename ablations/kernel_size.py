@@ -3,13 +3,13 @@
     convnext-study study kernel_size --seeds 3
 
 The road tries 5, 9 and 11 before the micro design (rows ``kernel_5`` to ``kernel_11``); here every
-size stands at the end of the road, where the last row has 7.
+size is tried at the end of the road, whose last row has 7.
 
 Runs: 15 per seed. Cost on the nano road: about 25 s per run on one idle core and more for the
 largest kernels; about 5 minutes per seed on two cores.
 
-Expect: saturation. The paper's networks gain nothing above 7x7 (section 2.5). On nano maps of 16x16
-and less, a kernel above 31 would only add taps that never meet the map, MACs included.
+Expect: saturation. The paper's networks gain nothing above 7x7 (section 2.5). On nano's maps of at
+most 16x16, a kernel above 31 would only add taps, and MACs, that never reach the map.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""The road map with layer scale in every row, as Appendix A.1 of the paper has it word for word.
+"""The road map with layer scale in every row, as Appendix A.1 of the paper literally says.
 
     convnext-study study layer_scale --regime t --data folder:PATH --seeds 3 --dry-run
     convnext-study study layer_scale --seeds 3
 
 Section 2 uses "Table 5's setting" (A.1), in which layer scale is 1e-6; where it enters the road is
-not stated, and the road has none. Here it multiplies the branch of every block, from the second row
+not stated, so our road has none. Here it multiplies the branch of every block, from the second row
 on.
 
-Runs: 16 per seed, beside the road's own where the folder has those. Cost: the road's.
+Runs: 16 per seed, in addition to the road's own. Cost: the road's.
 
-Expect: little. Layer scale was made for networks of more blocks than most of these have.
+Expect: little. Layer scale was designed for deeper networks than most of these.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The last network without each step: what is each worth at the end of the road?
+"""The last network without each step: how much does each contribute at the end of the road?
 
     convnext-study study leave_one_out --seeds 3
 
-Runs: 14 per seed: the last network, 12 networks that lack one step each, and the last network with
-the first row's recipe. The end of the road is not trained again where a road map has it.
+Runs: 14 per seed: the last network, 12 networks without one step each, and the last network with
+the first row's recipe. The last network is reused if the folder already has it.
 Cost on the nano road: about 25 s per run on one idle core, so 3 minutes per seed on two.
 
 Expect: few significant steps with three seeds, more with five. MACs change with a step too

@@ -3,17 +3,18 @@
     convnext-study study multipath --seeds 3
     convnext-study study multipath --networks paths,depths --seeds 5
 
-Plain basic blocks, widened in channels, widened in paths of equal depths, different depths, and
-attention on either; then the large networks. docs/multipath.md says what is the paper's in it.
+The rows: plain basic blocks, widened in channels, widened in paths of equal depths, of different
+depths, attention on either, then the large networks. docs/multipath.md says which parts are the
+paper's.
 
-Runs: 10 a seed. On digits and folders networks a quarter as wide are trained for 8 epochs: ours
-and reduced. With ``--data cifar10:PATH``, or anywhere with ``--recipe published``, they are the
-full ones for 200 epochs, and ResNet-18 and SE-ResNet-18 as well, 12 a seed; that takes a GPU.
-Cost on digits: 9 to 60 s a run on a core that others use too, the large ones 150 and 210; one seed
-took 6 minutes on two such cores, and 3 take three times that.
+Runs: 10 per seed. On digits and folders, networks a quarter as wide are trained for 8 epochs, which
+is ours. With ``--data cifar10:PATH``, or on any data with ``--recipe published``, the full networks
+are trained for 200 epochs, with ResNet-18 and SE-ResNet-18, 12 per seed; that needs a GPU.
+Cost on digits: 9 to 60 s per run on a busy core, 150 and 210 for the large ones; one seed took 6
+minutes on two such cores, and 3 seeds take three times as long.
 
-Expect: on digits nothing that is significant: every row is near 98 %. Widening by paths is
-linear in the 3x3 convolutions alone.
+Expect: on digits nothing significant: every row is near 98 %. Widening in paths is linear only in
+the 3x3 convolutions.
 """
 
 from __future__ import annotations

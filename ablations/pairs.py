@@ -1,14 +1,14 @@
-"""Which steps need each other: the last network without every pair of steps.
+"""Which steps depend on each other? The last network without each pair of steps.
 
     convnext-study study pairs --seeds 3
 
 Runs: 79 per seed: the last network, 12 without one step, 66 without two. Those of leave_one_out.py
-are not trained again. Cost on the nano road: about 25 s per run on one idle core, so about 17
-minutes per seed on two.
+are reused. Cost on the nano road: about 25 s per run on one idle core, so about 17 minutes per seed
+on two.
 
-Expect: a pair's number is a difference of four accuracies, so its noise is twice that of one. Of
-66 pairs three or four lie outside their intervals by chance. Large effects are those between
-"depthwise conv", "increase width" and "inverting dimensions", which change each other's cost.
+Expect: an interaction is a difference of four accuracies, so its noise is twice that of one. Of 66
+pairs three or four are outside their intervals by chance. The large effects are between "depthwise
+conv", "increase width" and "inverting dimensions", which change each other's cost.
 """
 
 from __future__ import annotations

@@ -1,24 +1,24 @@
-"""Pruning against training from scratch (Liu et al., ICLR 2019), on networks of today.
+"""Pruning against training from scratch (Liu et al., ICLR 2019), also on current networks.
 
     convnext-study study pruning --seeds 3
     convnext-study study pruning --networks roadmap:separate_downsampling
     convnext-study study pruning --networks roadmap --target half
     convnext-study study pruning --data cifar10:PATH --seeds 5
 
-Does a pruned network need its large parent, or do as well when trained from scratch with the same
-computation? Weights are crossed with schedules, architectures with weights, methods with controls;
-each pair of arms is tested for a difference and for equivalence. docs/pruning.md says more.
+Does a pruned network need its large parent, or is it as accurate when trained from scratch with the
+same computation? Weights are crossed with schedules, architectures with weights, methods with
+controls; each pair of arms is tested for a difference and for equivalence. See docs/pruning.md.
 
-Runs: on digits and folders a VGG-16 an eighth as wide, 12 epochs, ours and reduced: 39 a seed. With
-``--data cifar10:PATH``, or ``--recipe published``, the published networks with their recipes; that
-takes a GPU. ``--networks`` names others: ``roadmap:STEP``, ``roadmap`` for every row,
+Runs: on digits and folders 39 per seed, of a VGG-16 an eighth as wide for 12 epochs, which is ours.
+With ``--data cifar10:PATH``, or ``--recipe published``, the published networks with their recipes;
+that needs a GPU. ``--networks`` selects others: ``roadmap:STEP``, ``roadmap`` for every row,
 ``timm:NAME``, ``resnet56``.
 
 Cost: 3 seeds took 8 min 43 s on two idle cores, without Scratch-B of masks.
 
-Expect, on digits: Scratch-B at 98 to 99 %, above the large network (98 %) at its computation;
-fine-tuning at 75 to 97; inherited weights ahead of random ones at equal epochs, and level at equal
-computation.
+Expect, on digits: Scratch-B at 98 to 99 %, above the large network (98 %) of equal computation;
+fine-tuning at 75 to 97; inherited weights ahead of random ones at equal epochs, and level with them
+at equal computation.
 """
 
 from __future__ import annotations

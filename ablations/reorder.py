@@ -2,12 +2,12 @@
 
     convnext-study study reorder --seeds 3
 
-Runs: 13 per seed for the road itself, which a road map has trained already, and 11 for each further
-order, whose ends are shared: 46 per seed. Cost on the nano road: about 25 s per run on one idle
-core, and several times that where a 7x7 kernel is still dense; 15 minutes per seed on two.
+Runs: 46 per seed: 13 for the road itself, reused if the folder has them, and 11 for each further
+order, which shares both ends. Cost on the nano road: about 25 s per run on one idle core, and
+several times that while a 7x7 kernel is still dense; 15 minutes per seed on two.
 
-Expect: every order ends in the same network, so the gains of each add up to the same total; what a
-single step gains depends on what came before it.
+Expect: every order ends in the same network, so the gains of each order have the same sum; the gain
+of a single step depends on the steps before it.
 """
 
 from __future__ import annotations

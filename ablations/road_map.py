@@ -5,10 +5,10 @@
 
 Runs: 17 per seed. Cost on the nano road: about 25 s per run on one idle core, so 4 minutes per seed
 on two. With ``--match-macs`` every row gets the width that brings its MACs nearest to the last
-row's; its label says which.
+row's, as its label says.
 
-Expect: a road that rises, with steps back at "depthwise conv" and "move up depthwise conv", as the
-paper's; at equal MACs the early rows lose what their larger cost had given them.
+Expect: a rising road with drops at "depthwise conv" and "move up depthwise conv", as in the paper;
+at equal MACs the early rows lose the advantage of their larger cost.
 """
 
 from __future__ import annotations
