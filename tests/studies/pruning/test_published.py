@@ -85,6 +85,7 @@ def test_specs_go_through_json_and_build_as_records_do() -> None:
         ({"widths": [8, "X"]}, "^widths: 'X'; .* valid integer or input should be 'M'$"),
         ({"widths": [8, 1.5]}, "^widths: 1.5; input should be a valid integer"),
         ({"head": "512", "hidden": [8, 8]}, "^hidden: .*head 512 has 1 layers$"),
+        ({"head": "512", "hidden": 5}, "^hidden: 5; input should be a valid tuple"),
     ],
 )
 def test_bad_specs_are_one_line(change: dict[str, object], message: str) -> None:
