@@ -46,7 +46,7 @@ def options_of(command: Command) -> dict[str, tuple[str, bool]]:
         name.removeprefix("--"): (parameter.name or "", name in parameter.opts)
         for parameter in command.params
         for name in (*parameter.opts, *parameter.secondary_opts)
-        if name.startswith("--") and parameter.name not in RUNS_CODE
+        if name.startswith("--")
     }
 
 
